@@ -1,0 +1,76 @@
+"""probbnn: what does your Flax network not know?
+
+Public names are imported on first use, so that ``import probbnn`` and the command line stay quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from probbnn.backends.blackjax import sgld as sgld
+    from probbnn.chains import DivergenceError as DivergenceError
+    from probbnn.data import DATASETS as DATASETS
+    from probbnn.data import Dataset as Dataset
+    from probbnn.data import load as load
+    from probbnn.data import out_of_distribution as out_of_distribution
+    from probbnn.data import patches as patches
+    from probbnn.data import shift as shift
+    from probbnn.draws import Draws as Draws
+    from probbnn.errors import InputError as InputError
+    from probbnn.kernels.psgld import psgld as psgld
+    from probbnn.likelihoods import Categorical as Categorical
+    from probbnn.likelihoods import Gaussian as Gaussian
+    from probbnn.logdensity import LogDensity as LogDensity
+    from probbnn.logdensity import Minibatch as Minibatch
+    from probbnn.methods import METHODS as METHODS
+    from probbnn.metrics import evaluate as evaluate
+    from probbnn.metrics import evaluate_ood as evaluate_ood
+    from probbnn.models import MLP as MLP
+    from probbnn.models import LeNet300100 as LeNet300100
+    from probbnn.predictive import GaussianPredictive as GaussianPredictive
+    from probbnn.predictive import Predictive as Predictive
+    from probbnn.predictive import predict as predict
+    from probbnn.sampling import sample as sample
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "DATASETS": "data",
+    "Categorical": "likelihoods",
+    "Dataset": "data",
+    "DivergenceError": "chains",
+    "Draws": "draws",
+    "Gaussian": "likelihoods",
+    "GaussianPredictive": "predictive",
+    "InputError": "errors",
+    "LeNet300100": "models",
+    "LogDensity": "logdensity",
+    "METHODS": "methods",
+    "MLP": "models",
+    "Minibatch": "logdensity",
+    "Predictive": "predictive",
+    "evaluate": "metrics",
+    "evaluate_ood": "metrics",
+    "load": "data",
+    "out_of_distribution": "data",
+    "patches": "data",
+    "predict": "predictive",
+    "psgld": "kernels.psgld",
+    "sample": "sampling",
+    "sgld": "backends.blackjax",
+    "shift": "data",
+}
+
+__all__ = ["__version__", *sorted(_HOMES)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'probbnn' has no attribute '{name}'")
+    value = getattr(import_module(f"probbnn.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

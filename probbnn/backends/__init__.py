@@ -1,0 +1,1 @@
+"""How each outside library samples, or optimises, a `LogDensity`: one a file."""

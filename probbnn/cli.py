@@ -1,0 +1,162 @@
+"""The command line: ``probbnn run``, ``probbnn methods``, ``probbnn datasets``."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import probbnn
+from probbnn.errors import InputError
+from probbnn.methods import METHODS, find_method
+from probbnn.presets import PRESETS, MethodRun, Preset, find_preset
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments, without the program's name; default: those of the process.
+
+    Returns:
+        The exit status: 0, 1 if no method of a run finished, 2 for bad input, 130 if interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except InputError as error:
+        print(f"probbnn: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("probbnn: interrupted; what had finished is in the run directory", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="probbnn", description="What does your Flax network not know?"
+    )
+    parser.add_argument("--version", action="version", version=f"probbnn {probbnn.__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    run = commands.add_parser(
+        "run",
+        help="run a preset experiment and write a run directory",
+        description="presets: " + "; ".join(f"{p.name}: {p.summary}" for p in PRESETS.values()),
+    )
+    run.set_defaults(command=_run)
+    run.add_argument("preset", metavar="PRESET", help=", ".join(PRESETS))
+    run.add_argument(
+        "--method",
+        metavar="NAME[,NAME]",
+        help="only these methods; one that the preset lacks runs with its default settings",
+    )
+    run.add_argument("--out", metavar="DIR", type=Path, help="default: runs/PRESET-DATE-TIME")
+    run.add_argument("--seed", type=int, default=0, help="seed of all randomness (default 0)")
+    run.add_argument("--data-dir", metavar="DIR", help="TFDS data directory (or TFDS_DATA_DIR)")
+    run.add_argument("--chains", metavar="N", type=int, help="chains, except for map")
+    run.add_argument("--steps", metavar="N", type=int, help="steps per chain, warm-up included")
+    run.add_argument("--batch-size", metavar="N", type=int, help="examples per minibatch")
+    run.add_argument("--prior-scale", metavar="S", type=float, help="σ of the Gaussian prior")
+    run.add_argument("--step-size", metavar="H", type=float, help="constant; needs one --method")
+    run.add_argument(
+        "--temperature", metavar="T", type=float, help="of the samplers (1: posterior)"
+    )
+
+    methods = commands.add_parser("methods", help="list the methods")
+    methods.set_defaults(command=_methods)
+    datasets = commands.add_parser("datasets", help="list the data sets")
+    datasets.set_defaults(command=_datasets)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    preset = _customise(find_preset(arguments.preset), arguments)
+    out = arguments.out or Path("runs") / f"{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    # Everything that can be refused quickly has been; now the libraries.
+    from rich.console import Console
+
+    from probbnn import experiment
+    from probbnn.report import tables
+
+    console = Console()
+    # Rich wraps tables to 80 columns where there is no terminal; a log has no such limit.
+    if not console.is_terminal:
+        console = Console(width=140)
+    directory = experiment.create_run_directory(out)
+    result = experiment.run(
+        preset,
+        directory,
+        seed=arguments.seed,
+        data_dir=arguments.data_dir,
+        report=lambda line: console.print(line, markup=False, highlight=False),
+    )
+    if result.methods:
+        console.print(tables.in_distribution_table(result.metrics))
+        console.print(tables.out_of_distribution_table(result.metrics))
+    for name, reason in result.failures.items():
+        print(f"probbnn: {name} failed: {reason}", file=sys.stderr)
+    print(f"written to {directory}")
+    return 0 if result.methods else 1
+
+
+def _customise(preset: Preset, arguments: argparse.Namespace) -> Preset:
+    """The preset with the command line's changes."""
+    methods = dict(preset.methods)
+    if arguments.method is not None:
+        chosen = [find_method(name.strip()) for name in arguments.method.split(",")]
+        steps = max(method.num_steps for method in preset.methods.values())
+        methods = {
+            method.name: preset.methods.get(
+                method.name, MethodRun(method.name, method.num_chains, steps)
+            )
+            for method in chosen
+        }
+    if arguments.step_size is not None and len(methods) != 1:
+        raise InputError(
+            f"--step-size {arguments.step_size} was given for {len(methods)} methods, which need "
+            f"different ones; choose one with --method ({', '.join(methods)})"
+        )
+    return replace(
+        preset,
+        methods={name: _customise_method(name, m, arguments) for name, m in methods.items()},
+        batch_size=preset.batch_size if arguments.batch_size is None else arguments.batch_size,
+        prior_scale=preset.prior_scale if arguments.prior_scale is None else arguments.prior_scale,
+    )
+
+
+def _customise_method(name: str, method: MethodRun, arguments: argparse.Namespace) -> MethodRun:
+    settings = dict(method.settings)
+    if arguments.step_size is not None:
+        settings["step_size"] = arguments.step_size
+    if arguments.temperature is not None and "temperature" in METHODS[name].defaults:
+        settings["temperature"] = arguments.temperature
+    fixed = METHODS[name].num_chains == 1
+    return replace(
+        method,
+        settings=settings,
+        num_chains=method.num_chains if fixed or arguments.chains is None else arguments.chains,
+        num_steps=method.num_steps if arguments.steps is None else arguments.steps,
+    )
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    for method in METHODS.values():
+        print(f"{method.name:10} {method.backend:10} {method.summary}")
+    return 0
+
+
+def _datasets(arguments: argparse.Namespace) -> int:
+    from probbnn.data import DATASETS
+
+    for name, summary in DATASETS.items():
+        print(f"{name:14} {summary}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

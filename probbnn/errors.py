@@ -1,0 +1,33 @@
+"""The one exception that bad input raises: a single line for the person who gave it."""
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["InputError", "one_of"]
+
+
+class InputError(ValueError):
+    """Input that probbnn cannot work with.
+
+    The message is one line: what was given, what was expected, what to do. The command line
+    prints it without a traceback and exits with status 2.
+    """
+
+
+def one_of(name: str, known: Iterable[str], what: str) -> str:
+    """``name`` itself if it is one of the ``known`` names of a ``what``.
+
+    Raises:
+        InputError: otherwise, with the known names and the nearest of them.
+
+    Examples:
+        >>> one_of("psgdl", ["sgld", "psgld"], "method")
+        Traceback (most recent call last):
+        probbnn.errors.InputError: unknown method 'psgdl'; did you mean 'psgld'? Known: sgld, psgld
+    """
+    known = list(known)
+    if name in known:
+        return name
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f"did you mean '{near[0]}'? " if near else ""
+    raise InputError(f"unknown {what} '{name}'; {hint}Known: {', '.join(known)}")

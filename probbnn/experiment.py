@@ -1,0 +1,427 @@
+"""A run: the methods of a preset on one log density, written to a run directory as they finish.
+
+A run directory holds
+
+- ``run.json``: every setting, package versions, device, seed, data fingerprints, timings;
+- ``metrics.json``: all metrics with their intervals, method by method;
+- ``draws.nc``: an `xarray.DataTree` with one ArviZ tree per method (``tree["psgld"]``);
+- ``figures/``: each figure as PNG and PDF.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from probbnn import __version__, models
+from probbnn.chains import DivergenceError
+from probbnn.data import Dataset, load, out_of_distribution
+from probbnn.draws import Draws
+from probbnn.errors import InputError
+from probbnn.logdensity import LogDensity
+from probbnn.metrics import (
+    accuracy,
+    accuracy_vs_confidence,
+    evaluate,
+    evaluate_ood,
+    reliability,
+    risk_coverage,
+)
+from probbnn.predictive import Predictive, predict
+from probbnn.presets import MethodRun, Preset
+from probbnn.sampling import sample
+
+__all__ = ["MethodResult", "RunResult", "create_run_directory", "run"]
+
+# Inputs of the test set, and of each out-of-distribution set, that draws.nc follows.
+_NUM_PROBES = 20
+# "val" of the notebook: that many first training examples.
+_NUM_TRAIN_CURVE = 10_000
+_VERSIONED = ("jax", "jaxlib", "flax", "blackjax", "numpyro", "optax", "arviz", "numpy")
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """What one method of a run came to.
+
+    Attributes:
+        method: its name.
+        label: what tables and figures call it.
+        predictives: the `Predictive` on ``"test"`` and on each out-of-distribution set, by label.
+        metrics: what ``metrics.json`` holds for the method.
+        draws: its draws.
+    """
+
+    method: str
+    label: str
+    predictives: Mapping[str, Predictive]
+    metrics: Mapping[str, Any]
+    draws: Draws
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        preset: the preset that ran, with all changes made to it.
+        directory: the run directory.
+        methods: results in the order of the preset, without those that failed.
+        metrics: the content of ``metrics.json``.
+        failures: method name → one line that says why it failed.
+    """
+
+    preset: Preset
+    directory: Path
+    methods: list[MethodResult]
+    metrics: Mapping[str, Any]
+    failures: Mapping[str, str]
+
+
+def create_run_directory(path: Path) -> Path:
+    """Make an empty directory for a run.
+
+    Raises:
+        InputError: if ``path`` holds anything already, or cannot be written.
+    """
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            what = "holds another run" if (path / "run.json").exists() else "is not empty"
+            raise InputError(f"output directory {path} {what}; choose a new one with --out")
+        (path / "figures").mkdir(parents=True)
+        (path / "figures").rmdir()  # found out that it can be written; made when it is needed
+    except OSError as error:
+        raise InputError(
+            f"output directory {path} cannot be written ({error.strerror}); choose another with "
+            "--out"
+        ) from error
+    return path
+
+
+def run(
+    preset: Preset,
+    directory: Path,
+    *,
+    seed: int = 0,
+    data_dir: str | os.PathLike[str] | None = None,
+    progress: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> RunResult:
+    """Run all methods of a preset on the same log density.
+
+    Results are written as each method finishes; a method whose chains diverge is recorded and
+    does not stop the others.
+
+    Args:
+        preset: what to run.
+        directory: a directory from `create_run_directory`.
+        seed: seed of all random keys.
+        data_dir: see `probbnn.load`.
+        progress: show progress bars where stderr is a terminal.
+        report: called with one line at each stage.
+
+    Raises:
+        InputError: if data are missing, or settings do not fit.
+    """
+    started = time.perf_counter()
+    train, test = load(preset.dataset, data_dir, progress=progress)
+    ood = {label: out_of_distribution(test, kind, data_dir) for label, kind in preset.ood.items()}
+    model_name, arguments = preset.model
+    target = LogDensity(
+        getattr(models, model_name)(**arguments), train, prior_scale=preset.prior_scale
+    )
+    for name, method in preset.methods.items():
+        _check_method(name, method, preset, target)
+
+    record = _Record(directory, preset, seed, {"train": train, "test": test, **ood})
+    results, failures = [], {}
+    keys = jax.random.split(jax.random.key(seed), len(preset.methods))
+    for key, (name, method) in zip(keys, preset.methods.items(), strict=True):
+        report(f"{method.label}: {_describe(name, method)}")
+        curve = _LearningCurve(target, train, test, preset, method.num_steps)
+        try:
+            draws = _sample(key, target, name, method, preset.batch_size, curve, progress)
+        except DivergenceError as error:
+            failures[name] = str(error)
+            record.add_failure(name, method, str(error))
+            report(f"{method.label}: {error}")
+            continue
+        result = _evaluate(target, name, method, draws, curve, test, ood, preset)
+        results.append(result)
+        record.add(result, target, _probes(test, ood))
+    report("figures")
+    _write_figures(directory, preset, results, test, ood)
+    record.finish(time.perf_counter() - started)
+    return RunResult(preset, directory, results, record.metrics, failures)
+
+
+def _check_method(name: str, method: MethodRun, preset: Preset, target: LogDensity) -> None:
+    """Find out about a bad setting before the first method runs, not hours later."""
+    from probbnn import minibatch
+    from probbnn.methods import find_method
+
+    if method.num_steps < 1 or method.num_chains < 1:
+        raise InputError(
+            f"{name} has {method.num_steps} steps and {method.num_chains} chains; both must be "
+            "at least 1"
+        )
+    minibatch.init(jax.random.key(0), target.data_size, preset.batch_size)
+    find_method(name).build(target, 1, _settings(method))
+
+
+def _settings(method: MethodRun) -> dict[str, Any]:
+    """The method's settings with schedules made into functions of the step."""
+    settings = dict(method.settings)
+    step_size = settings.get("step_size")
+    if isinstance(step_size, Mapping):
+        start, end = step_size["start"], step_size["end"]
+        settings["step_size"] = optax.cosine_decay_schedule(start, method.num_steps, end / start)
+    return settings
+
+
+def _sample(
+    key: jax.Array,
+    target: LogDensity,
+    name: str,
+    method: MethodRun,
+    batch_size: int,
+    curve: "_LearningCurve",
+    progress: bool,
+) -> Draws:
+    start_key, sample_key = jax.random.split(key)
+    num_warmup = min(int(method.warmup * method.num_steps), method.num_steps - 1)
+    draws = sample(
+        sample_key,
+        target,
+        name,
+        num_chains=method.num_chains,
+        num_steps=method.num_steps,
+        num_warmup=num_warmup,
+        thinning=max(1, (method.num_steps - num_warmup) // method.draws),
+        batch_size=batch_size,
+        shared_minibatches=method.shared_minibatches,
+        initial_positions=_common_start(start_key, target, method),
+        callback=curve.measure,
+        callback_steps=curve.steps,
+        progress=progress,
+        **_settings(method),
+    )
+    # On record is the schedule as the preset wrote it, not the function made of it.
+    return replace(draws, settings={**draws.settings, **method.settings})
+
+
+def _common_start(key: jax.Array, target: LogDensity, method: MethodRun) -> Any:
+    """One initialisation plus a little noise for each chain, or None for the default starts."""
+    if method.start_spread is None:
+        return None
+    init_key, noise_key = jax.random.split(key)
+    leaves, structure = jax.tree.flatten(target.init(init_key))
+    return structure.unflatten(
+        leaf + method.start_spread * jax.random.normal(k, (method.num_chains, *leaf.shape))
+        for k, leaf in zip(jax.random.split(noise_key, len(leaves)), leaves, strict=True)
+    )
+
+
+class _LearningCurve:
+    """Accuracy of all chains together on training and test data, at a few steps of a run."""
+
+    def __init__(
+        self, target: LogDensity, train: Dataset, test: Dataset, preset: Preset, num_steps: int
+    ) -> None:
+        self.steps = np.unique(
+            1 + np.linspace(0, num_steps - 1, preset.curve_points + 1).astype(int)
+        ).tolist()
+        self.points: list[dict[str, float]] = []
+        self._target = target
+        self._sets = {"train": train[:_NUM_TRAIN_CURVE], "test": test}
+        self._predictive = preset.curve_predictive
+
+    def measure(self, step: int, positions: Any) -> None:
+        chains = Draws(jax.tree.map(lambda leaf: leaf[:, None], positions), "learning curve")
+        point: dict[str, float] = {"step": step}
+        for name, data in self._sets.items():
+            predictive = predict(self._target, chains, data.images)
+            point[name] = accuracy(getattr(predictive, self._predictive), data.labels)
+        self.points.append(point)
+
+
+# What each predictive of a method is called in metrics.json.
+_PREDICTIVES = {"mean_softmax": "probs", "votes": "votes", "mean_logits": "mean_logits_probs"}
+
+
+def _evaluate(
+    target: LogDensity,
+    name: str,
+    method: MethodRun,
+    draws: Draws,
+    curve: _LearningCurve,
+    test: Dataset,
+    ood: Mapping[str, Dataset],
+    preset: Preset,
+) -> MethodResult:
+    sets = {"test": test, **ood}
+    predictives = {label: predict(target, draws, data.images) for label, data in sets.items()}
+    num_draws = predictives["test"].num_draws
+    kinds = {"plug_in": "probs"} if num_draws == 1 else _PREDICTIVES
+    metrics = {
+        "label": method.label,
+        "temperature": draws.temperature,
+        "num_chains": draws.num_chains,
+        "num_draws": num_draws,
+        "seconds": draws.seconds,
+        "compile_seconds": draws.compile_seconds,
+        "curve": curve.points,
+        "sets": {
+            label: {
+                kind: evaluate(getattr(predictives[label], field), data.labels).to_dict()
+                for kind, field in kinds.items()
+            }
+            for label, data in sets.items()
+        },
+        "detection": {
+            label: evaluate_ood(
+                predictives["test"].ood_scores, predictives[label].ood_scores
+            ).to_dict()
+            for label in ood
+        },
+    }
+    return MethodResult(name, method.label, predictives, metrics, draws)
+
+
+def _probes(test: Dataset, ood: Mapping[str, Dataset]) -> dict[str, np.ndarray]:
+    return {label: data.images[:_NUM_PROBES] for label, data in {"test": test, **ood}.items()}
+
+
+class _Record:
+    """Writes the files of a run directory, anew and atomically after each method."""
+
+    def __init__(
+        self, directory: Path, preset: Preset, seed: int, data: Mapping[str, Dataset]
+    ) -> None:
+        import xarray as xr
+
+        self._directory = directory
+        self._run: dict[str, Any] = {
+            "status": "running",
+            "preset": asdict(preset),
+            "seed": seed,
+            "data": {
+                label: {"name": d.name, "size": len(d), "fingerprint": d.fingerprint}
+                for label, d in data.items()
+            },
+            "versions": {
+                "probbnn": __version__,
+                **{name: metadata.version(name) for name in _VERSIONED},
+            },
+            "python": platform.python_version(),
+            "device": {
+                "platform": jax.default_backend(),
+                "kind": jax.devices()[0].device_kind,
+                "count": jax.device_count(),
+                "cpu_cores": os.cpu_count(),
+            },
+            "methods": {},
+        }
+        self.metrics: dict[str, Any] = {"methods": {}}
+        self._tree = xr.DataTree()
+        self._write_json()
+
+    def add(
+        self, result: MethodResult, target: LogDensity, probes: Mapping[str, np.ndarray]
+    ) -> None:
+        name, draws = result.method, result.draws
+        self._run["methods"][name] = {
+            "status": "finished",
+            "settings": draws.settings,
+            "temperature": draws.temperature,
+            "seconds": draws.seconds,
+            "compile_seconds": draws.compile_seconds,
+        }
+        self.metrics["methods"][name] = result.metrics
+        self._write_json()
+        self._tree[name] = draws.to_datatree(target, probes)
+        _write_atomically(
+            self._directory / "draws.nc",
+            lambda path: self._tree.to_netcdf(path, engine="h5netcdf"),
+        )
+
+    def add_failure(self, name: str, method: MethodRun, reason: str) -> None:
+        self._run["methods"][name] = {
+            "status": "diverged",
+            "settings": method.settings,
+            "reason": reason,
+        }
+        self._write_json()
+
+    def finish(self, seconds: float) -> None:
+        self._run.update(status="finished", seconds=seconds)
+        self._write_json()
+
+    def _write_json(self) -> None:
+        for name, content in (("run", self._run), ("metrics", self.metrics)):
+            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+            _write_atomically(
+                self._directory / f"{name}.json",
+                lambda path, text=text: path.write_text(text + "\n", encoding="utf-8"),
+            )
+
+
+def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write beside ``path`` and rename, so that an interrupted write loses nothing."""
+    beside = path.with_name(path.name + ".part")
+    write(beside)
+    beside.replace(path)
+
+
+def _write_figures(
+    directory: Path,
+    preset: Preset,
+    results: list[MethodResult],
+    test: Dataset,
+    ood: Mapping[str, Dataset],
+) -> None:
+    from probbnn.report import figures
+
+    folder = directory / "figures"
+    folder.mkdir()
+    if not results:
+        return
+    probs = {
+        (result.label, label): getattr(predictive, preset.predictive)
+        if predictive.num_draws > 1
+        else predictive.probs
+        for result in results
+        for label, predictive in result.predictives.items()
+    }
+    for (method, label), p in probs.items():
+        data = test if label == "test" else ood[label]
+        suffix = "" if label == "test" else f"-{label}"
+        figure = figures.accuracy_vs_confidence_figure(
+            accuracy_vs_confidence(p, data.labels), f"{method} on {data.name}"
+        )
+        figures.save(figure, folder / f"acc-vs-conf-{method}{suffix}")
+    on_test = {result.label: probs[result.label, "test"] for result in results}
+    curves = {name: reliability(p, test.labels) for name, p in on_test.items()}
+    figures.save(figures.reliability_figure(curves), folder / "reliability")
+    risks = {name: risk_coverage(p, test.labels) for name, p in on_test.items()}
+    figures.save(figures.risk_coverage_figure(risks), folder / "risk-coverage")
+    for result in results:
+        entropies = {label: p.entropy for label, p in result.predictives.items()}
+        figure = figures.entropy_figure(entropies, len(test.classes), result.label)
+        figures.save(figure, folder / f"entropy-{result.label}")
+    traces = {result.label: result.draws.trace["logdensity"] for result in results}
+    figures.save(figures.trace_figure(traces, "Log density"), folder / "log-density")
+
+
+def _describe(name: str, method: MethodRun) -> str:
+    chains = f"{method.num_chains} chains x " if method.num_chains > 1 else ""
+    return f"{name}, {chains}{method.num_steps:,} steps"

@@ -1,0 +1,1 @@
+"""Transition kernels written here, one a file."""

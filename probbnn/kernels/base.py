@@ -1,0 +1,47 @@
+"""What all kernels share: the contract, and the checks of step size and temperature.
+
+A kernel of this library is a `blackjax.base.SamplingAlgorithm` with
+
+    init(position) -> state
+    step(rng_key, state, minibatch) -> (state, info)
+
+where ``state`` is a NamedTuple with a field ``position`` and ``info`` a NamedTuple of scalars with
+at least ``logdensity`` (a minibatch estimate) and ``grad_norm``.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from probbnn.errors import InputError
+
+__all__ = ["StepSize", "as_schedule", "check_temperature"]
+
+StepSize = float | Callable[[Any], Any]
+
+
+def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:
+    """A schedule ``step -> step size`` from a number or from a schedule.
+
+    Raises:
+        InputError: if a number is not positive and finite.
+
+    Examples:
+        >>> as_schedule(0.1)(1_000)
+        0.1
+    """
+    if callable(step_size):
+        return step_size
+    if not (math.isfinite(step_size) and step_size > 0):
+        raise InputError(f"step_size is {step_size}; it must be positive and finite")
+    return optax.constant_schedule(step_size)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `InputError` unless the temperature is positive and finite."""
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise InputError(
+            f"temperature is {temperature}; it must be positive and finite (1 is the posterior)"
+        )

@@ -1,0 +1,172 @@
+"""The registry of methods: what `sample` and the command line can be asked for by name.
+
+Importing this module is cheap; a method's library is imported when the method is built.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from probbnn.errors import InputError, one_of
+
+if TYPE_CHECKING:
+    from blackjax.base import SamplingAlgorithm
+
+    from probbnn.logdensity import LogDensity
+
+__all__ = ["METHODS", "Method", "find_method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to explore a `LogDensity`.
+
+    Attributes:
+        name: what it is called in `sample` and on the command line.
+        backend: the library whose kernel it runs.
+        summary: one line for a person.
+        builder: ``(target, num_warmup, **settings) -> SamplingAlgorithm``; its keyword-only
+            parameters are the method's settings and their defaults.
+        point_estimate: whether only the last step counts (an optimiser), rather than all draws.
+        num_chains: number of chains (or ensemble members) unless told otherwise.
+    """
+
+    name: str
+    backend: str
+    summary: str
+    builder: Callable[..., "SamplingAlgorithm"]
+    point_estimate: bool = False
+    num_chains: int = 4
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The method's settings with their default values."""
+        parameters = inspect.signature(self.builder).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def build(
+        self, target: "LogDensity", num_warmup: int, settings: Mapping[str, Any]
+    ) -> "SamplingAlgorithm":
+        """The kernel for ``target`` with the given settings.
+
+        Raises:
+            InputError: if a setting is unknown to the method or outside its range.
+        """
+        for name in settings:
+            one_of(name, self.defaults, f"setting of {self.name}")
+        return self.builder(target, num_warmup, **settings)
+
+
+def find_method(name: str) -> Method:
+    """The method called ``name``.
+
+    Raises:
+        InputError: if there is none.
+
+    Examples:
+        >>> find_method("psgld").backend
+        'probbnn'
+    """
+    return METHODS[one_of(name, METHODS, "method")]
+
+
+def _optax(
+    target: "LogDensity",
+    num_warmup: int,
+    *,
+    optimizer: Any = "adam",
+    step_size: Any = 1e-3,
+    eps: float = 1e-8,
+) -> "SamplingAlgorithm":
+    """``optimizer`` is "adam", "rmsprop" or any `optax.GradientTransformation`."""
+    import optax
+
+    from probbnn.backends.optax import optimizer as build
+    from probbnn.kernels.base import as_schedule
+
+    if isinstance(optimizer, str):
+        rate = as_schedule(step_size)
+        # RMSprop as the field knows it: decay 0.9 and ε inside the square root.
+        optimizers = {
+            "adam": lambda: optax.adam(rate, eps=eps),
+            "rmsprop": lambda: optax.rmsprop(rate, decay=0.9, eps=eps, eps_in_sqrt=True),
+        }
+        optimizer = optimizers[one_of(optimizer, optimizers, "optimizer")]()
+    return build(target.value_and_grad_estimator, optimizer, target.data_size)
+
+
+def _sgld(
+    target: "LogDensity",
+    num_warmup: int,
+    *,
+    step_size: Any = None,
+    temperature: float = 1.0,
+) -> "SamplingAlgorithm":
+    """``step_size`` ``None`` is 0.02/N: stable wherever a mean loss is with a rate of 0.02."""
+    from probbnn.backends.blackjax import sgld
+
+    if step_size is None:
+        step_size = 0.02 / target.data_size
+    return sgld(target.value_and_grad_estimator, step_size, temperature)
+
+
+def _psgld(
+    target: "LogDensity",
+    num_warmup: int,
+    *,
+    step_size: Any = 1e-3,
+    temperature: float = 1.0,
+    decay: float = 0.99,
+    damping: float = 1.0,
+    bias_correction: bool = True,
+    gamma: Any = None,
+    freeze: bool = True,
+) -> "SamplingAlgorithm":
+    """``freeze``: keep the preconditioner as warm-up left it, which makes the law right."""
+    from probbnn.kernels.psgld import psgld
+
+    return psgld(
+        target.value_and_grad_estimator,
+        step_size,
+        temperature,
+        decay=decay,
+        damping=damping,
+        bias_correction=bias_correction,
+        gamma=gamma,
+        freeze_after=num_warmup if freeze and num_warmup else None,
+    )
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(
+            name="map",
+            backend="optax",
+            summary="point estimate of highest posterior density, by Adam or RMSprop",
+            builder=_optax,
+            point_estimate=True,
+            num_chains=1,
+        ),
+        Method(
+            name="ensemble",
+            backend="optax",
+            summary="deep ensemble: point estimates from independent starts and minibatches",
+            builder=_optax,
+            point_estimate=True,
+        ),
+        Method(
+            name="sgld",
+            backend="blackjax",
+            summary="stochastic gradient Langevin dynamics (Welling & Teh 2011)",
+            builder=_sgld,
+        ),
+        Method(
+            name="psgld",
+            backend="probbnn",
+            summary="RMS-preconditioned SGLD (Li et al. 2016), preconditioner frozen after warm-up",
+            builder=_psgld,
+        ),
+    )
+}

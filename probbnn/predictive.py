@@ -1,0 +1,228 @@
+"""From draws of the parameters to predictions: averaged over draws with bounded memory."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probbnn.draws import Draws
+from probbnn.errors import InputError
+from probbnn.likelihoods import Categorical, Gaussian
+from probbnn.logdensity import LogDensity
+
+__all__ = ["GaussianPredictive", "Predictive", "logdensities", "outputs_per_draw", "predict"]
+
+# Draws × inputs evaluated at once, which bounds the memory of a prediction.
+_BLOCK_DRAWS = 16
+_BLOCK_INPUTS = 1_000
+
+
+@dataclass(frozen=True)
+class Predictive:
+    """Predictions of a classifier for n inputs and K classes, averaged over draws.
+
+    With one draw (a point estimate, the *plug-in*) the first three are the softmax of that
+    network, its one-hot argmax, and the softmax again.
+
+    Attributes:
+        probs: mean of the draws' softmax, shape ``(n, K)``: the posterior predictive.
+        votes: fraction of the draws whose argmax is each class, ``(n, K)``.
+        mean_logits_probs: softmax of the draws' mean logits, ``(n, K)``.
+        expected_entropy: mean of the draws' entropies, nats, ``(n,)``.
+        num_draws: over how many draws (of all chains) the averages run.
+    """
+
+    probs: np.ndarray
+    votes: np.ndarray
+    mean_logits_probs: np.ndarray
+    expected_entropy: np.ndarray
+    num_draws: int
+
+    @property
+    def entropy(self) -> np.ndarray:
+        """Entropy of `probs`, nats, ``(n,)``: the total uncertainty."""
+        from probbnn.metrics import entropy
+
+        return entropy(self.probs)
+
+    @property
+    def ood_scores(self) -> dict[str, np.ndarray]:
+        """Scores that are larger the less an input looks like the data, each ``(n,)``."""
+        from probbnn.metrics import max_prob_score
+
+        return {
+            "max probability": max_prob_score(self.probs),
+            "entropy": self.entropy,
+            "mutual information": self.mutual_information,
+        }
+
+    @property
+    def mutual_information(self) -> np.ndarray:
+        """Entropy minus expected entropy, nats, ``(n,)``: what the draws disagree about."""
+        return np.maximum(self.entropy - self.expected_entropy, 0.0)
+
+
+@dataclass(frozen=True)
+class GaussianPredictive:
+    """Predictions of a regression network for n inputs, averaged over draws.
+
+    Attributes:
+        mean: shape ``(n, …)``, in units of the targets.
+        epistemic_std: standard deviation of the network's output over the draws, ``(n, …)``.
+        noise_std: standard deviation of the observation noise, a scalar.
+        num_draws: over how many draws (of all chains) the averages run.
+    """
+
+    mean: np.ndarray
+    epistemic_std: np.ndarray
+    noise_std: float
+    num_draws: int
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation of a new observation, ``(n, …)``."""
+        return np.sqrt(self.epistemic_std**2 + self.noise_std**2)
+
+
+def predict(target: LogDensity, draws: Draws, inputs: Any) -> Predictive | GaussianPredictive:
+    """Predictions at ``inputs``, averaged over all draws of all chains.
+
+    Args:
+        target: the `LogDensity` that the draws were drawn from.
+        draws: what `sample` returned. One draw gives the plug-in predictive.
+        inputs: shape ``(n, *input_shape)``, raw as the data were (uint8 images as uint8).
+
+    Returns:
+        A `Predictive` for a classifier, a `GaussianPredictive` for a Gaussian likelihood.
+
+    Raises:
+        InputError: if the inputs are not shaped like the data, or there are none.
+    """
+    inputs = target.check_inputs(inputs)
+    if not len(inputs):
+        raise InputError("there are no inputs to predict; give at least one")
+    if isinstance(target.likelihood, Categorical):
+        return _predict_classes(target, draws, inputs)
+    if isinstance(target.likelihood, Gaussian):
+        return _predict_values(target, draws, inputs)
+    raise InputError(
+        f"there is no predictive for a {type(target.likelihood).__name__} likelihood; use "
+        "target.apply on each draw"
+    )
+
+
+def outputs_per_draw(target: LogDensity, draws: Draws, inputs: Any) -> tuple[str, np.ndarray]:
+    """What each draw says at a few inputs, ``(chain, draw, n, K)``.
+
+    Returns:
+        ``("probability", softmax)`` for a classifier, ``("output", outputs)`` otherwise.
+    """
+    inputs = target.check_inputs(inputs)
+    is_classifier = isinstance(target.likelihood, Categorical)
+
+    @jax.jit
+    def evaluate(positions: Any, inputs: jax.Array) -> jax.Array:
+        outputs = jax.lax.map(lambda position: target.apply(position, inputs), positions)
+        return jax.nn.softmax(outputs) if is_classifier else outputs
+
+    outputs = np.concatenate([np.asarray(evaluate(b, inputs)) for b in _blocks_of_draws(draws)])
+    shape = (draws.num_chains, draws.num_draws, len(inputs), -1)
+    return "probability" if is_classifier else "output", outputs.reshape(shape)
+
+
+def logdensities(target: LogDensity, draws: Draws) -> np.ndarray:
+    """Full-data log density of each draw, shape ``(chain, draw)``."""
+    evaluate = jax.jit(partial(jax.lax.map, target.logdensity_fn))
+    values = np.concatenate([np.asarray(evaluate(block)) for block in _blocks_of_draws(draws)])
+    return values.reshape(draws.num_chains, draws.num_draws)
+
+
+class _Sums(NamedTuple):
+    """Sums over draws, for each input."""
+
+    probs: Any
+    votes: Any
+    logits: Any
+    entropy: Any
+
+
+def _predict_classes(target: LogDensity, draws: Draws, inputs: np.ndarray) -> Predictive:
+    def summarise(logits: jax.Array) -> _Sums:
+        log_probs = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+        probs = jnp.exp(log_probs)
+        votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+        # x log x → 0 where a probability underflows.
+        entropy = -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
+        return _Sums(probs, votes, logits, entropy)
+
+    sums, count = _sum_over_draws(target, draws, inputs, summarise)
+    mean = jax.tree.map(lambda total: total / count, sums)
+    return Predictive(
+        probs=mean.probs / mean.probs.sum(axis=-1, keepdims=True),
+        votes=mean.votes,
+        mean_logits_probs=_softmax(mean.logits),
+        expected_entropy=mean.entropy,
+        num_draws=count,
+    )
+
+
+def _predict_values(target: LogDensity, draws: Draws, inputs: np.ndarray) -> GaussianPredictive:
+    def centred(shift: jax.Array, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return outputs - shift, (outputs - shift) ** 2
+
+    # Sums of squares around one draw's outputs: no cancellation when the draws agree closely.
+    first = next(_blocks_of_draws(draws))
+    shift = target.apply(jax.tree.map(lambda leaf: leaf[0], first), jnp.asarray(inputs))
+    (total, squares), count = _sum_over_draws(target, draws, inputs, centred, np.asarray(shift))
+    mean = total / count
+    variance = np.maximum(squares / count - mean**2, 0.0)
+    noise_std = target.likelihood.scale
+    return GaussianPredictive(np.asarray(shift) + mean, np.sqrt(variance), noise_std, count)
+
+
+def _sum_over_draws(
+    target: LogDensity, draws: Draws, inputs: np.ndarray, summarise: Callable, *per_input: Any
+) -> tuple[Any, int]:
+    """Sum of ``summarise(*per_input, outputs)`` over draws (float64 on the host), and their number.
+
+    ``per_input`` are arrays with the leading axis of the inputs.
+    """
+
+    @jax.jit
+    def block_sum(positions: Any, inputs: jax.Array, *rest: jax.Array) -> Any:
+        def one(position: Any) -> Any:
+            return summarise(*rest, target.apply(position, inputs))
+
+        return jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.lax.map(one, positions))
+
+    parts = []
+    for start in range(0, len(inputs), _BLOCK_INPUTS):
+        rows = slice(start, start + _BLOCK_INPUTS)
+        rest = [array[rows] for array in per_input]
+        blocks = (block_sum(b, inputs[rows], *rest) for b in _blocks_of_draws(draws))
+        parts.append(_add_up(jax.tree.map(lambda x: np.asarray(x, float), s) for s in blocks))
+    sums = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+    return sums, draws.num_chains * draws.num_draws
+
+
+def _add_up(trees: Iterator[Any]) -> Any:
+    total = next(trees)
+    for tree in trees:
+        total = jax.tree.map(np.add, total, tree)
+    return total
+
+
+def _blocks_of_draws(draws: Draws) -> Iterator[Any]:
+    """Positions of all chains' draws in blocks of bounded size, leaves ``(draws, …)``."""
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws.positions)
+    for start in range(0, draws.num_chains * draws.num_draws, _BLOCK_DRAWS):
+        yield jax.tree.map(lambda leaf, s=start: leaf[s : s + _BLOCK_DRAWS], flat)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)

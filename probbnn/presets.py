@@ -1,0 +1,176 @@
+"""The ready-made experiments of the command line. Importing this module is cheap."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from probbnn.errors import InputError, one_of
+from probbnn.methods import find_method
+
+__all__ = ["PRESETS", "MethodRun", "Preset", "cosine", "find_preset"]
+
+
+@dataclass(frozen=True)
+class MethodRun:
+    """One row of an experiment: a method and what it runs with.
+
+    Attributes:
+        label: what tables and figures call it.
+        num_chains: chains, or members of an ensemble.
+        num_steps: steps per chain, warm-up included.
+        warmup: fraction of the steps from which no draw is kept.
+        draws: draws kept per chain, evenly spaced after warm-up.
+        settings: the method's own settings. A step size may be a schedule as `cosine` gives it.
+        shared_minibatches: see `probbnn.sample`.
+        start_spread: ``None`` starts each chain from its own initialisation; a number starts all
+            from a common one plus N(0, start_spread²) noise.
+    """
+
+    label: str
+    num_chains: int
+    num_steps: int
+    warmup: float = 0.5
+    draws: int = 100
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shared_minibatches: bool = False
+    start_spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment: data, network, prior, and the methods that share them.
+
+    Attributes:
+        name: what the command line calls it.
+        summary: one line for a person.
+        dataset: name for `probbnn.load`.
+        ood: out-of-distribution sets, label → name for `probbnn.out_of_distribution`.
+        model: name of a class in `probbnn.models` and its arguments.
+        prior_scale: σ of the Gaussian prior.
+        batch_size: examples per minibatch.
+        methods: the rows by method name.
+        predictive: the predictive that stands for a method with several draws in tables and
+            figures: ``"probs"`` (mean softmax) or ``"votes"``.
+        curve_predictive: the predictive of the learning curve, ``"probs"`` or
+            ``"mean_logits_probs"``.
+        curve_points: the learning curve is measured after k + 1 of the n steps, evenly spaced
+            from step 1 to step n, for this k.
+    """
+
+    name: str
+    summary: str
+    dataset: str
+    ood: Mapping[str, str]
+    model: tuple[str, Mapping[str, Any]]
+    prior_scale: float
+    batch_size: int
+    methods: Mapping[str, MethodRun]
+    predictive: str = "probs"
+    curve_predictive: str = "probs"
+    curve_points: int = 10
+
+
+def cosine(start: float, end: float) -> dict[str, Any]:
+    """A step size that falls from ``start`` to ``end`` along a half cosine, for `MethodRun`."""
+    return {"schedule": "cosine", "start": start, "end": end}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset called ``name``.
+
+    Raises:
+        InputError: if there is none.
+    """
+    return PRESETS[one_of(name, PRESETS, "preset")]
+
+
+# The notebook minimises −mean(onehot·log_softmax) over batch *and* ten classes + 1e-4·½‖θ‖². With
+# N = 60,000 examples that is −logdensity/(10 N) for the prior precision 10 N · 1e-4 = 60. Its
+# chains see unit noise on that scale: T = 10 N. With the gradient 10 N times larger, so is ε.
+_NOTEBOOK_SCALE = 10 * 60_000
+
+PRESETS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="digits",
+            summary="8x8 digits bundled with scikit-learn, T = 1: SGD, SGLD and pSGLD in a minute",
+            dataset="digits",
+            ood={kind: kind for kind in ("patches", "rotated", "inverted", "shuffled", "noise")},
+            model=("MLP", {"hidden": (10, 10)}),
+            prior_scale=1.0,
+            batch_size=200,
+            methods={
+                "map": MethodRun(
+                    "sgd", num_chains=1, num_steps=3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "sgld": MethodRun("sgld", num_chains=4, num_steps=20_000),
+                "psgld": MethodRun("psgld", num_chains=4, num_steps=20_000),
+            },
+        ),
+        Preset(
+            name="notebook",
+            summary="the seed notebook to the letter: MNIST, RMSprop and pSGLD at T = 600,000",
+            dataset="mnist",
+            ood={"fashion": "fashion_mnist"},
+            model=("LeNet300100", {}),
+            prior_scale=60**-0.5,
+            batch_size=1_000,
+            methods={
+                "map": MethodRun(
+                    "sgd",
+                    num_chains=1,
+                    num_steps=5_001,
+                    # ε = 1e-8 on the gradient of the mean over classes; ours is 10 times that.
+                    settings={"optimizer": "rmsprop", "step_size": 1e-3, "eps": 1e-6},
+                ),
+                "psgld": MethodRun(
+                    "sgld",
+                    num_chains=10,
+                    num_steps=5_001,
+                    warmup=5_000 / 5_001,
+                    draws=1,
+                    settings={
+                        "step_size": 5e-3,
+                        "temperature": float(_NOTEBOOK_SCALE),
+                        "decay": 0.9,
+                        "damping": 1e-9 * _NOTEBOOK_SCALE,
+                        "bias_correction": False,
+                        "freeze": False,
+                    },
+                    shared_minibatches=True,
+                    start_spread=0.01,
+                ),
+            },
+            predictive="votes",
+            curve_predictive="mean_logits_probs",
+        ),
+        Preset(
+            name="mnist",
+            summary="the true posterior (T = 1) of LeNet-300-100 beside SGD and a deep ensemble",
+            dataset="mnist",
+            ood={"fashion": "fashion_mnist"},
+            model=("LeNet300100", {}),
+            prior_scale=0.5,
+            batch_size=1_000,
+            methods={
+                "map": MethodRun(
+                    "sgd", num_chains=1, num_steps=5_000, settings={"step_size": cosine(1e-3, 1e-5)}
+                ),
+                "ensemble": MethodRun(
+                    "ensemble",
+                    num_chains=10,
+                    num_steps=5_000,
+                    settings={"step_size": cosine(1e-3, 1e-5)},
+                ),
+                "psgld": MethodRun(
+                    "psgld",
+                    num_chains=10,
+                    num_steps=5_000,
+                    draws=25,
+                    settings={"step_size": cosine(1e-3, 1e-4)},
+                ),
+            },
+        ),
+    )
+}

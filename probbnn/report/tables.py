@@ -1,0 +1,105 @@
+"""The terminal's tables of a run, made from the content of ``metrics.json``."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+__all__ = ["in_distribution_table", "out_of_distribution_table"]
+
+# The threshold of the notebook's claims.
+_THRESHOLD = 0.6
+_KINDS = {
+    "plug_in": "plug-in",
+    "mean_softmax": "mean softmax",
+    "votes": "votes",
+    "mean_logits": "mean logits",
+}
+
+
+def in_distribution_table(metrics: Mapping[str, Any]) -> Table:
+    """Accuracy and calibration on the test set, one row per method and predictive."""
+    table = Table(title="In distribution: test set", title_justify="left")
+    table.add_column("method")
+    table.add_column("predictive")
+    for heading in ("T", "networks", "error % [95 %]", "NLL [95 %]", "Brier", "ECE", "AURC", "s"):
+        table.add_column(heading, justify="right")
+    for method, kind, m in _rows(metrics):
+        e = m["sets"]["test"][kind]
+        table.add_row(
+            method,
+            _KINDS[kind],
+            _temperature(m["temperature"]),
+            str(m["num_chains"] * m["num_draws"] if kind != "plug_in" else 1),
+            _interval(e["error"], "{:.2f}", 100),
+            # Most of the votes' NLL is the floor under probabilities of 0: no number to compare.
+            "–" if kind == "votes" else _interval(e["nll"], "{:.4f}"),
+            _value(e["brier"], "{:.4f}"),
+            _value(e["ece"], "{:.4f}"),
+            _value(e["aurc"], "{:.5f}"),
+            f"{m['seconds']:.1f}",
+        )
+    return table
+
+
+def out_of_distribution_table(metrics: Mapping[str, Any]) -> Table:
+    """Detection and over-confidence on each out-of-distribution set."""
+    table = Table(title="Out of distribution", title_justify="left")
+    table.add_column("inputs")
+    table.add_column("method")
+    table.add_column("predictive")
+    table.add_column(f"predicts at ≥ {_THRESHOLD}", justify="right")
+    table.add_column("right of those", justify="right")
+    for heading in ("max prob.", "entropy", "mutual inf."):
+        table.add_column(f"AUROC {heading}", justify="right")
+    labels = {label for _, _, m in _rows(metrics) for label in m["detection"]}
+    ordered = [x for m in metrics["methods"].values() for x in m["detection"]]
+    for label in sorted(labels, key=ordered.index):
+        for method, kind, m in _rows(metrics):
+            thresholds = m["sets"][label][kind]["thresholds"]
+            i = min(
+                range(len(thresholds["thresholds"])),
+                key=lambda i, t=thresholds["thresholds"]: abs(t[i] - _THRESHOLD),
+            )
+            right = thresholds["accuracy"][i]
+            # The scores belong to the mean softmax (or the plug-in); the votes have none of theirs.
+            scores = [] if kind in ("votes", "mean_logits") else m["detection"][label].values()
+            table.add_row(
+                label,
+                method,
+                _KINDS[kind],
+                f"{100 * thresholds['coverage'][i]:.1f} %",
+                "no predictions" if right is None else f"{100 * right:.1f} %",
+                *(_score(name, score, kind) for name, score in zip(range(3), scores)),
+            )
+        table.add_section()
+    return table
+
+
+def _score(index: int, score: Mapping[str, Any], kind: str) -> str:
+    # One network has nothing to disagree with: its mutual information is 0 everywhere.
+    if index == 2 and kind == "plug_in":
+        return "–"
+    return _value(score["auroc"], "{:.3f}")
+
+
+def _rows(metrics: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    for m in metrics["methods"].values():
+        for kind in m["sets"]["test"]:
+            if kind != "mean_logits":
+                yield m["label"], kind, m
+
+
+def _temperature(temperature: float | None) -> str:
+    return "–" if temperature is None else f"{temperature:,g}"
+
+
+def _value(interval: Mapping[str, float] | None, spec: str) -> str:
+    return "no labels" if interval is None else spec.format(interval["value"])
+
+
+def _interval(interval: Mapping[str, float] | None, spec: str, factor: float = 1) -> str:
+    if interval is None:
+        return "no labels"
+    value, low, high = (spec.format(factor * interval[k]) for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,166 @@
+"""`sample`: one call from a log density to draws, by any method."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from blackjax.base import SamplingAlgorithm
+
+from probbnn.chains import ChainsResult, run_chains
+from probbnn.draws import Draws
+from probbnn.errors import InputError
+from probbnn.logdensity import LogDensity
+from probbnn.methods import Method, find_method
+
+__all__ = ["sample"]
+
+_DEFAULT_BATCH_SIZE = 1_000
+_DEFAULT_DRAWS = 100
+
+
+def sample(
+    rng_key: jax.Array,
+    target: LogDensity,
+    method: str | SamplingAlgorithm = "psgld",
+    *,
+    num_chains: int | None = None,
+    num_steps: int = 5_000,
+    num_warmup: int | None = None,
+    thinning: int | None = None,
+    batch_size: int | None = None,
+    shared_minibatches: bool = False,
+    initial_positions: Any = None,
+    callback: Callable[[int, Any], None] | None = None,
+    callback_steps: Sequence[int] = (),
+    progress: bool = True,
+    **settings: Any,
+) -> Draws:
+    """Draw parameters of a network from its posterior, or optimise them.
+
+    Args:
+        rng_key: the only source of randomness: same key, same machine, same draws.
+        target: the log density.
+        method: a name in `METHODS`, or any BlackJAX-style kernel ``init(position)``,
+            ``step(rng_key, state, minibatch) -> (state, info)`` whose state has ``position`` and
+            whose info has ``logdensity`` and ``grad_norm``.
+        num_chains: chains, or members of an ensemble; default 4 (1 for ``"map"``).
+        num_steps: steps per chain, warm-up included.
+        num_warmup: first steps, from which nothing is kept; default half of them. Optimisers
+            keep their last step alone, whatever this says.
+        thinning: steps per kept draw; the default keeps 100 draws per chain.
+        batch_size: examples per minibatch; default 1,000, or all if there are fewer.
+        shared_minibatches: all chains see the same minibatches. Cheaper, but the chains are
+            then correlated, and no R-hat shows it.
+        initial_positions: starting positions, leaves of shape ``(chain, …)``; default: one draw
+            from the module's own initialiser per chain.
+        callback: called as ``callback(step, positions)`` after each step in ``callback_steps``
+            (counted from 1), positions being on the device with leaves ``(chain, …)``.
+        callback_steps: see ``callback``.
+        progress: show a progress bar where stderr is a terminal.
+        **settings: the method's own settings, such as ``step_size`` and ``temperature``.
+
+    Raises:
+        InputError: if a setting is unknown or does not fit.
+        DivergenceError: when a chain becomes non-finite.
+
+    Examples:
+        >>> import jax, probbnn as pb
+        >>> train, test = pb.load("digits")
+        >>> target = pb.LogDensity(pb.MLP(hidden=(10,)), train)
+        >>> draws = pb.sample(
+        ...     jax.random.key(0), target, "sgld", num_chains=2, num_steps=200, progress=False
+        ... )
+        >>> draws.num_chains, draws.num_draws, draws.temperature
+        (2, 100, 1.0)
+    """
+    known = find_method(method) if isinstance(method, str) else None
+    if known is not None and known.num_chains == 1 and (num_chains or 1) != 1:
+        raise InputError(
+            f"num_chains is {num_chains} for {known.name}, one point estimate; use 'ensemble'"
+        )
+    if num_chains is None:
+        num_chains = 4 if known is None else known.num_chains
+    if num_chains < 1:
+        raise InputError(f"num_chains is {num_chains}; it must be at least 1")
+    if known is not None and known.point_estimate:
+        num_warmup, thinning = max(num_steps - 1, 0), 1
+    if num_warmup is None:
+        num_warmup = num_steps // 2
+    if thinning is None:
+        thinning = max(1, (num_steps - num_warmup) // _DEFAULT_DRAWS)
+    if batch_size is None:
+        batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
+
+    if known is not None:
+        algorithm = known.build(target, num_warmup, settings)
+        settings = {**known.defaults, **settings}
+    elif settings:
+        raise InputError(
+            f"settings {', '.join(settings)} were given beside a ready-made kernel; give them to "
+            "the kernel"
+        )
+    else:
+        algorithm = method
+    init_key, run_key = jax.random.split(rng_key)
+    if initial_positions is None:
+        initial_positions = jax.vmap(target.init)(jax.random.split(init_key, num_chains))
+    else:
+        _check_positions(target, initial_positions, num_chains)
+
+    name = known.name if known else "custom kernel"
+    result = run_chains(
+        run_key,
+        algorithm,
+        initial_positions,
+        target.inputs,
+        target.targets,
+        batch_size=batch_size,
+        num_steps=num_steps,
+        num_warmup=num_warmup,
+        thinning=thinning,
+        shared_minibatches=shared_minibatches,
+        callback=callback,
+        callback_steps=callback_steps,
+        description=name if progress else None,
+    )
+    run_settings = {
+        "num_chains": num_chains,
+        "num_steps": num_steps,
+        "num_warmup": num_warmup,
+        "thinning": thinning,
+        "batch_size": batch_size,
+        "shared_minibatches": shared_minibatches,
+    }
+    return _as_draws(result, name, known, {**run_settings, **settings})
+
+
+def _as_draws(
+    result: ChainsResult, name: str, method: Method | None, settings: dict[str, Any]
+) -> Draws:
+    trace = result.trace._asdict()
+    # The info of step s was seen at the position after s steps, where a draw was kept; the
+    # last draw has no following step and takes its predecessor's.
+    index = np.minimum(result.draw_steps, len(result.trace.logdensity[0]) - 1)
+    point_estimate = method is not None and method.point_estimate
+    return Draws(
+        positions=result.positions,
+        method=name,
+        temperature=None if point_estimate else settings.get("temperature"),
+        sample_stats={key: values[:, index] for key, values in trace.items()},
+        trace=trace,
+        draw_steps=result.draw_steps,
+        settings=settings,
+        seconds=result.seconds,
+        compile_seconds=result.compile_seconds,
+    )
+
+
+def _check_positions(target: LogDensity, positions: Any, num_chains: int) -> None:
+    for leaf in jax.tree.leaves(positions):
+        if np.ndim(leaf) == 0 or len(leaf) != num_chains:
+            raise InputError(
+                f"initial_positions has a leaf of shape {np.shape(leaf)}; each needs a leading "
+                f"axis of the {num_chains} chains"
+            )
+    target.check_position(jax.tree.map(lambda leaf: leaf[0], positions))
