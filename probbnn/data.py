@@ -1,12 +1,11 @@
 """Data sets as uint8 arrays: digits, MNIST, Fashion-MNIST, and what lies outside them."""
 
 import contextlib
-import difflib
 import gzip
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from probbnn.errors import InputError
+from probbnn.errors import InputError, one_of
 
 __all__ = [
     "DATASETS",
@@ -151,11 +150,9 @@ def load(
         (Dataset('digits', 'train': 1297 images of 8x8x1, 10 classes),
          Dataset('digits', 'test': 500 images of 8x8x1, 10 classes))
     """
-    if name == "digits":
+    if one_of(name, DATASETS, "data set") == "digits":
         return _load_digits()
-    if name in DATASETS:
-        return _load_tfds(name, _data_root(data_dir), progress)
-    raise _unknown("data set", name, DATASETS)
+    return _load_tfds(name, _data_root(data_dir), progress)
 
 
 def shift(dataset: Dataset, kind: str, *, seed: int = 0) -> Dataset:
@@ -181,7 +178,7 @@ def shift(dataset: Dataset, kind: str, *, seed: int = 0) -> Dataset:
     images, labels = dataset.images, dataset.labels
     n, height, width, channels = images.shape
     rng = np.random.default_rng(seed)
-    match kind:
+    match one_of(kind, SHIFTS, "shift"):
         case "rotated":
             if height != width:
                 raise InputError(
@@ -196,8 +193,6 @@ def shift(dataset: Dataset, kind: str, *, seed: int = 0) -> Dataset:
         case "noise":
             images = rng.integers(256, size=images.shape, dtype=np.uint8)
             labels = np.full(n, -1)
-        case _:
-            raise _unknown("shift", kind, SHIFTS)
     return replace(dataset, images=images, labels=labels, name=f"{dataset.name}/{kind}")
 
 
@@ -254,12 +249,11 @@ def out_of_distribution(
         >>> probbnn.data.out_of_distribution(test, "noise").labels[:3]
         array([-1, -1, -1], dtype=int32)
     """
+    one_of(kind, [*SHIFTS, "patches", *DATASETS], "out-of-distribution data")
     if kind in SHIFTS:
         return shift(test, kind, seed=seed)
     if kind == "patches":
         return patches(test, seed=seed)
-    if kind not in DATASETS:
-        raise _unknown("out-of-distribution data", kind, [*SHIFTS, "patches", *DATASETS])
     other = load(kind, data_dir)[1]
     if other.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
@@ -274,13 +268,6 @@ def _read_only(array: np.ndarray) -> np.ndarray:
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _unknown(what: str, given: str, known: Iterable[str]) -> InputError:
-    known = list(known)
-    near = difflib.get_close_matches(str(given), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return InputError(f"unknown {what} {given!r}; expected one of {', '.join(known)}{hint}")
 
 
 def _one_line(error: BaseException) -> str:

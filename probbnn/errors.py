@@ -21,13 +21,13 @@ def one_of(name: str, known: Iterable[str], what: str) -> str:
         InputError: otherwise, with the known names and the nearest of them.
 
     Examples:
-        >>> one_of("psgdl", ["sgld", "psgld"], "method")
+        >>> one_of("psgdl", ["map", "psgld"], "method")
         Traceback (most recent call last):
-        probbnn.errors.InputError: unknown method 'psgdl'; did you mean 'psgld'? Known: sgld, psgld
+        probbnn.errors.InputError: unknown method 'psgdl'; expected one of map, psgld; did you ...
     """
     known = list(known)
     if name in known:
         return name
     near = difflib.get_close_matches(str(name), known, n=1)
-    hint = f"did you mean '{near[0]}'? " if near else ""
-    raise InputError(f"unknown {what} '{name}'; {hint}Known: {', '.join(known)}")
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise InputError(f"unknown {what} '{name}'; expected one of {', '.join(known)}{hint}")

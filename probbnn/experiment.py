@@ -8,15 +8,16 @@ A run directory holds
 - ``figures/``: each figure as PNG and PDF.
 """
 
+import contextlib
 import json
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -225,9 +226,13 @@ def _common_start(key: jax.Array, target: LogDensity, method: MethodRun) -> Any:
         return None
     init_key, noise_key = jax.random.split(key)
     leaves, structure = jax.tree.flatten(target.init(init_key))
-    return structure.unflatten(
-        leaf + method.start_spread * jax.random.normal(k, (method.num_chains, *leaf.shape))
-        for k, leaf in zip(jax.random.split(noise_key, len(leaves)), leaves, strict=True)
+    keys = jax.random.split(noise_key, len(leaves))
+    return jax.tree.unflatten(
+        structure,
+        [
+            leaf + method.start_spread * jax.random.normal(k, (method.num_chains, *leaf.shape))
+            for k, leaf in zip(keys, leaves, strict=True)
+        ],
     )
 
 
@@ -269,14 +274,17 @@ def _evaluate(
     preset: Preset,
 ) -> MethodResult:
     sets = {"test": test, **ood}
-    predictives = {label: predict(target, draws, data.images) for label, data in sets.items()}
-    num_draws = predictives["test"].num_draws
-    kinds = {"plug_in": "probs"} if num_draws == 1 else _PREDICTIVES
+    predictives = {
+        # The presets' networks are classifiers.
+        label: cast(Predictive, predict(target, draws, data.images))
+        for label, data in sets.items()
+    }
+    kinds = {"plug_in": "probs"} if predictives["test"].num_draws == 1 else _PREDICTIVES
     metrics = {
         "label": method.label,
         "temperature": draws.temperature,
         "num_chains": draws.num_chains,
-        "num_draws": num_draws,
+        "num_draws": draws.num_draws,
         "seconds": draws.seconds,
         "compile_seconds": draws.compile_seconds,
         "curve": curve.points,
@@ -349,10 +357,8 @@ class _Record:
         self.metrics["methods"][name] = result.metrics
         self._write_json()
         self._tree[name] = draws.to_datatree(target, probes)
-        _write_atomically(
-            self._directory / "draws.nc",
-            lambda path: self._tree.to_netcdf(path, engine="h5netcdf"),
-        )
+        with _written_atomically(self._directory / "draws.nc") as path:
+            self._tree.to_netcdf(path, engine="h5netcdf")
 
     def add_failure(self, name: str, method: MethodRun, reason: str) -> None:
         self._run["methods"][name] = {
@@ -369,16 +375,15 @@ class _Record:
     def _write_json(self) -> None:
         for name, content in (("run", self._run), ("metrics", self.metrics)):
             text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
-            _write_atomically(
-                self._directory / f"{name}.json",
-                lambda path, text=text: path.write_text(text + "\n", encoding="utf-8"),
-            )
+            with _written_atomically(self._directory / f"{name}.json") as path:
+                path.write_text(text + "\n", encoding="utf-8")
 
 
-def _write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Write beside ``path`` and rename, so that an interrupted write loses nothing."""
+@contextlib.contextmanager
+def _written_atomically(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to, renamed at the end: nothing is lost on the way."""
     beside = path.with_name(path.name + ".part")
-    write(beside)
+    yield beside
     beside.replace(path)
 
 

@@ -60,6 +60,8 @@ class LogDensity:
         inputs: the data on the device, shape ``(N, …)``.
         targets: shape ``(N, …)``.
         data_size: N.
+        apply: the network as a pure function ``(position, inputs) -> outputs``, from raw inputs of
+            shape ``(n, *input_shape)`` to ``(n, *output_shape)``. It holds no data.
 
     Raises:
         InputError: if data, labels, prior scale and module do not fit each other.
@@ -87,7 +89,8 @@ class LogDensity:
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.data_size = len(inputs)
         self.input_shape: tuple[int, ...] = inputs.shape[1:]
-        self._init, self._apply = _as_functions(module, _preprocess(inputs[:1]))
+        self._init, apply = _as_functions(module, _preprocess(inputs[:1]))
+        self.apply = lambda position, inputs: apply(position, _preprocess(inputs))
         self._input_dtype = inputs.dtype
         position, outputs = self._shapes()
         self.likelihood.check(outputs.shape[1:], targets)
@@ -105,10 +108,6 @@ class LogDensity:
         constructor (``lambda rngs: MyMLP(rngs=rngs)``) where that does not hold.
         """
         return self._init(rng_key)
-
-    def apply(self, position: Any, inputs: jax.Array) -> jax.Array:
-        """Outputs of the network, ``(n, …)``, for raw inputs of shape ``(n, *input_shape)``."""
-        return self._apply(position, _preprocess(inputs))
 
     def num_parameters(self, position: Any) -> int:
         """The number of scalars in a position."""
@@ -184,10 +183,11 @@ class LogDensity:
     def check_position(self, position: Any) -> None:
         """Raise `InputError` unless ``position`` has the structure and shapes of `init`'s."""
         expected, _ = self._shapes()
-        if jax.tree.structure(position) != jax.tree.structure(expected):
+        structures = str(jax.tree.structure(position)), str(jax.tree.structure(expected))
+        if structures[0] != structures[1]:
             raise InputError(
-                f"the position has the structure {jax.tree.structure(position)}; the network's "
-                f"parameters have {jax.tree.structure(expected)}"
+                f"the position has the structure {structures[0]}; the network's parameters have "
+                f"{structures[1]}"
             )
         for (path, leaf), wanted in zip(
             jax.tree.leaves_with_path(position), jax.tree.leaves(expected), strict=True
@@ -270,7 +270,10 @@ def _broadcast_scale(prior_scale: Any, position: Any) -> Any:
     return jax.tree.map(float, scales)
 
 
-def _as_functions(module: Any, example: jax.Array) -> tuple[Callable, Callable]:
+_Functions = tuple[Callable[..., Any], Callable[..., Any]]
+
+
+def _as_functions(module: Any, example: jax.Array) -> _Functions:
     """``init(rng_key) -> position`` and ``apply(position, inputs) -> outputs`` of any module."""
     if isinstance(module, linen.Module):
         return _linen_functions(module, example)
@@ -287,7 +290,7 @@ def _as_functions(module: Any, example: jax.Array) -> tuple[Callable, Callable]:
     )
 
 
-def _linen_functions(module: linen.Module, example: jax.Array) -> tuple[Callable, Callable]:
+def _linen_functions(module: linen.Module, example: jax.Array) -> _Functions:
     def init(rng_key: jax.Array) -> Any:
         variables = module.init(rng_key, example)
         _refuse_state(set(variables) - {"params"})
@@ -296,21 +299,24 @@ def _linen_functions(module: linen.Module, example: jax.Array) -> tuple[Callable
     return init, lambda position, inputs: module.apply({"params": position}, inputs)
 
 
-def _nnx_functions(module: nnx.Module) -> tuple[Callable, Callable]:
+def _nnx_functions(module: nnx.Module) -> _Functions:
     parameters, apply = _nnx_split(module)
 
     def init(rng_key: jax.Array) -> Any:
         leaves, structure = jax.tree.flatten(parameters)
         keys = jax.random.split(rng_key, len(leaves))
-        return structure.unflatten(
-            jax.random.permutation(key, leaf.ravel()).reshape(leaf.shape)
-            for key, leaf in zip(keys, leaves, strict=True)
+        return jax.tree.unflatten(
+            structure,
+            [
+                jax.random.permutation(key, leaf.ravel()).reshape(leaf.shape)
+                for key, leaf in zip(keys, leaves, strict=True)
+            ],
         )
 
     return init, apply
 
 
-def _nnx_constructor_functions(constructor: Callable) -> tuple[Callable, Callable]:
+def _nnx_constructor_functions(constructor: Callable) -> _Functions:
     _, apply = _nnx_split(constructor(nnx.Rngs(0)))
     return lambda rng_key: _nnx_split(constructor(nnx.Rngs(rng_key)))[0], apply
 
@@ -319,7 +325,8 @@ def _nnx_split(module: nnx.Module) -> tuple[Any, Callable]:
     """Parameters as plain nested dicts, and ``apply(position, inputs)``."""
     module = nnx.clone(module)
     module.eval()
-    graph, parameters, statistics, rest = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    graph, *states = nnx.split(module, nnx.Param, nnx.BatchStat, ...)
+    parameters, statistics, rest = states
     _refuse_state({"batch_stats"} if jax.tree.leaves(statistics) else set())
 
     def apply(position: Any, inputs: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probbnn.errors import InputError, one_of
+from probbnn.errors import one_of
 
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm

@@ -108,7 +108,7 @@ def predict(target: LogDensity, draws: Draws, inputs: Any) -> Predictive | Gauss
     if isinstance(target.likelihood, Categorical):
         return _predict_classes(target, draws, inputs)
     if isinstance(target.likelihood, Gaussian):
-        return _predict_values(target, draws, inputs)
+        return _predict_values(target, draws, inputs, target.likelihood.scale)
     raise InputError(
         f"there is no predictive for a {type(target.likelihood).__name__} likelihood; use "
         "target.apply on each draw"
@@ -123,13 +123,11 @@ def outputs_per_draw(target: LogDensity, draws: Draws, inputs: Any) -> tuple[str
     """
     inputs = target.check_inputs(inputs)
     is_classifier = isinstance(target.likelihood, Categorical)
-
-    @jax.jit
-    def evaluate(positions: Any, inputs: jax.Array) -> jax.Array:
-        outputs = jax.lax.map(lambda position: target.apply(position, inputs), positions)
-        return jax.nn.softmax(outputs) if is_classifier else outputs
-
-    outputs = np.concatenate([np.asarray(evaluate(b, inputs)) for b in _blocks_of_draws(draws)])
+    blocks = [_block_outputs(target.apply, b, inputs) for b in _blocks_of_draws(draws)]
+    outputs = np.concatenate([np.asarray(block) for block in blocks])
+    outputs = outputs.astype(np.result_type(outputs, np.float32))
+    if is_classifier:
+        outputs = _softmax(outputs)
     shape = (draws.num_chains, draws.num_draws, len(inputs), -1)
     return "probability" if is_classifier else "output", outputs.reshape(shape)
 
@@ -151,15 +149,7 @@ class _Sums(NamedTuple):
 
 
 def _predict_classes(target: LogDensity, draws: Draws, inputs: np.ndarray) -> Predictive:
-    def summarise(logits: jax.Array) -> _Sums:
-        log_probs = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
-        probs = jnp.exp(log_probs)
-        votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
-        # x log x → 0 where a probability underflows.
-        entropy = -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
-        return _Sums(probs, votes, logits, entropy)
-
-    sums, count = _sum_over_draws(target, draws, inputs, summarise)
+    sums, count = _sum_over_draws(target, draws, inputs, _class_summary)
     mean = jax.tree.map(lambda total: total / count, sums)
     return Predictive(
         probs=mean.probs / mean.probs.sum(axis=-1, keepdims=True),
@@ -170,17 +160,15 @@ def _predict_classes(target: LogDensity, draws: Draws, inputs: np.ndarray) -> Pr
     )
 
 
-def _predict_values(target: LogDensity, draws: Draws, inputs: np.ndarray) -> GaussianPredictive:
-    def centred(shift: jax.Array, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return outputs - shift, (outputs - shift) ** 2
-
+def _predict_values(
+    target: LogDensity, draws: Draws, inputs: np.ndarray, noise_std: float
+) -> GaussianPredictive:
     # Sums of squares around one draw's outputs: no cancellation when the draws agree closely.
     first = next(_blocks_of_draws(draws))
     shift = target.apply(jax.tree.map(lambda leaf: leaf[0], first), jnp.asarray(inputs))
-    (total, squares), count = _sum_over_draws(target, draws, inputs, centred, np.asarray(shift))
+    (total, squares), count = _sum_over_draws(target, draws, inputs, _deviations, np.asarray(shift))
     mean = total / count
     variance = np.maximum(squares / count - mean**2, 0.0)
-    noise_std = target.likelihood.scale
     return GaussianPredictive(np.asarray(shift) + mean, np.sqrt(variance), noise_std, count)
 
 
@@ -191,22 +179,46 @@ def _sum_over_draws(
 
     ``per_input`` are arrays with the leading axis of the inputs.
     """
-
-    @jax.jit
-    def block_sum(positions: Any, inputs: jax.Array, *rest: jax.Array) -> Any:
-        def one(position: Any) -> Any:
-            return summarise(*rest, target.apply(position, inputs))
-
-        return jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.lax.map(one, positions))
-
     parts = []
     for start in range(0, len(inputs), _BLOCK_INPUTS):
         rows = slice(start, start + _BLOCK_INPUTS)
         rest = [array[rows] for array in per_input]
-        blocks = (block_sum(b, inputs[rows], *rest) for b in _blocks_of_draws(draws))
+        blocks = (
+            _block_sum(target.apply, summarise, block, inputs[rows], *rest)
+            for block in _blocks_of_draws(draws)
+        )
         parts.append(_add_up(jax.tree.map(lambda x: np.asarray(x, float), s) for s in blocks))
     sums = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
     return sums, draws.num_chains * draws.num_draws
+
+
+# Compiled once per network, summary and shape; `apply` holds no data, so the cache keeps none.
+@partial(jax.jit, static_argnums=(0, 1))
+def _block_sum(
+    apply: Callable, summarise: Callable, positions: Any, inputs: jax.Array, *per_input: jax.Array
+) -> Any:
+    def one(position: Any) -> Any:
+        return summarise(*per_input, apply(position, inputs))
+
+    return jax.tree.map(lambda leaf: leaf.sum(axis=0), jax.lax.map(one, positions))
+
+
+@partial(jax.jit, static_argnums=0)
+def _block_outputs(apply: Callable, positions: Any, inputs: jax.Array) -> jax.Array:
+    return jax.lax.map(lambda position: apply(position, inputs), positions)
+
+
+def _class_summary(logits: jax.Array) -> _Sums:
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    probs = jnp.exp(log_probs)
+    votes = jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    # x log x → 0 where a probability underflows.
+    entropy = -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
+    return _Sums(probs, votes, logits, entropy)
+
+
+def _deviations(shift: jax.Array, outputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return outputs - shift, (outputs - shift) ** 2
 
 
 def _add_up(trees: Iterator[Any]) -> Any:

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from probbnn.errors import InputError, one_of
-from probbnn.methods import find_method
+from probbnn.errors import one_of
 
 __all__ = ["PRESETS", "MethodRun", "Preset", "cosine", "find_preset"]
 

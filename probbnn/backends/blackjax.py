@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 from blackjax.base import SamplingAlgorithm
 
-from probbnn.kernels.base import StepSize, as_schedule, check_temperature
+from probbnn.kernels.base import StepInfo, StepSize, as_schedule, check_temperature
 
-__all__ = ["SGLDInfo", "SGLDState", "sgld"]
+__all__ = ["SGLDState", "sgld"]
 
 
 class SGLDState(NamedTuple):
@@ -24,18 +24,6 @@ class SGLDState(NamedTuple):
 
     position: Any
     step: jax.Array
-
-
-class SGLDInfo(NamedTuple):
-    """What one SGLD step saw at the position that it started from.
-
-    Attributes:
-        logdensity: minibatch estimate of the log density, a scalar.
-        grad_norm: Euclidean norm of its gradient, a scalar.
-    """
-
-    logdensity: jax.Array
-    grad_norm: jax.Array
 
 
 def sgld(
@@ -61,7 +49,7 @@ def sgld(
     def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGLDState:
         return SGLDState(position, jnp.zeros((), jnp.int32))
 
-    def step_fn(rng_key: jax.Array, state: SGLDState, minibatch: Any) -> tuple[SGLDState, SGLDInfo]:
+    def step_fn(rng_key: jax.Array, state: SGLDState, minibatch: Any) -> tuple[SGLDState, StepInfo]:
         value, grad = value_and_grad_estimator(state.position, minibatch)
         position = kernel(
             rng_key,
@@ -71,6 +59,6 @@ def sgld(
             schedule(state.step),
             temperature,
         )
-        return SGLDState(position, state.step + 1), SGLDInfo(value, optax.tree.norm(grad))
+        return SGLDState(position, state.step + 1), StepInfo(value, optax.tree.norm(grad))
 
     return SamplingAlgorithm(init_fn, step_fn)  # type: ignore[arg-type]

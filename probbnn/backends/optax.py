@@ -7,7 +7,9 @@ import jax
 import optax
 from blackjax.base import SamplingAlgorithm
 
-__all__ = ["OptaxInfo", "OptaxState", "optimizer"]
+from probbnn.kernels.base import StepInfo
+
+__all__ = ["OptaxState", "optimizer"]
 
 
 class OptaxState(NamedTuple):
@@ -20,18 +22,6 @@ class OptaxState(NamedTuple):
 
     position: Any
     opt_state: Any
-
-
-class OptaxInfo(NamedTuple):
-    """What one step saw at the position that it started from.
-
-    Attributes:
-        logdensity: minibatch estimate of the log density, a scalar.
-        grad_norm: Euclidean norm of its gradient, a scalar.
-    """
-
-    logdensity: jax.Array
-    grad_norm: jax.Array
 
 
 def optimizer(
@@ -56,11 +46,11 @@ def optimizer(
 
     def step_fn(
         rng_key: jax.Array, state: OptaxState, minibatch: Any
-    ) -> tuple[OptaxState, OptaxInfo]:
+    ) -> tuple[OptaxState, StepInfo]:
         value, grad = value_and_grad_estimator(state.position, minibatch)
         loss_grad = optax.tree.scale(-1 / data_size, grad)
         updates, opt_state = transformation.update(loss_grad, state.opt_state, state.position)
         position = optax.apply_updates(state.position, updates)
-        return OptaxState(position, opt_state), OptaxInfo(value, optax.tree.norm(grad))
+        return OptaxState(position, opt_state), StepInfo(value, optax.tree.norm(grad))
 
     return SamplingAlgorithm(init_fn, step_fn)  # type: ignore[arg-type]

@@ -11,15 +11,28 @@ at least ``logdensity`` (a minibatch estimate) and ``grad_norm``.
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from probbnn.errors import InputError
 
-__all__ = ["StepSize", "as_schedule", "check_temperature"]
+__all__ = ["StepInfo", "StepSize", "as_schedule", "check_temperature"]
 
 StepSize = float | Callable[[Any], Any]
+
+
+class StepInfo(NamedTuple):
+    """What one step saw at the position that it started from.
+
+    Attributes:
+        logdensity: minibatch estimate of the log density, a scalar.
+        grad_norm: Euclidean norm of its gradient, a scalar.
+    """
+
+    logdensity: jax.Array
+    grad_norm: jax.Array
 
 
 def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:

@@ -23,16 +23,22 @@ def normal_like(rng_key: jax.Array, position: Any) -> Any:
     key_data = jax.random.key_data(rng_key)
     if key_data.shape != (2,) or any(leaf.dtype != jnp.float32 for leaf in leaves):
         keys = jax.random.split(rng_key, len(leaves))
-        return structure.unflatten(
-            jax.random.normal(key, leaf.shape, leaf.dtype)
-            for key, leaf in zip(keys, leaves, strict=True)
+        return jax.tree.unflatten(
+            structure,
+            [
+                jax.random.normal(key, leaf.shape, leaf.dtype)
+                for key, leaf in zip(keys, leaves, strict=True)
+            ],
         )
     size = sum(leaf.size for leaf in leaves)
     words = threefry_2x32(key_data, jnp.arange(size + size % 2, dtype=jnp.uint32))
     ends = np.cumsum([leaf.size for leaf in leaves])
-    return structure.unflatten(
-        _as_normal(words[end - leaf.size : end]).reshape(leaf.shape)
-        for end, leaf in zip(ends, leaves, strict=True)
+    return jax.tree.unflatten(
+        structure,
+        [
+            _as_normal(words[end - leaf.size : end]).reshape(leaf.shape)
+            for end, leaf in zip(ends, leaves, strict=True)
+        ],
     )
 
 

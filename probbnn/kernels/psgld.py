@@ -125,7 +125,9 @@ def build_kernel(
             )
             weight = jnp.where(frozen, 0.0, (1 - decay) / normaliser)
             drift = jax.tree.map(
-                lambda d, *rest: d + weight * _gamma(*rest, normaliser),
+                lambda d, g, v, grad, hessian: (
+                    d + weight * _gamma(g, v / normaliser, grad, hessian)
+                ),
                 drift,
                 preconditioner,
                 second_moment,
@@ -153,7 +155,7 @@ def as_top_level_api(
     temperature: float = 1.0,
     **settings: Any,
 ) -> SamplingAlgorithm:
-    """pSGLD as ``init(position)`` and ``step(rng_key, state, minibatch) -> (state, info)``.
+    """The sampler: ``init(position)`` and ``step(rng_key, state, minibatch) -> (state, info)``.
 
     Args:
         value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
@@ -193,9 +195,9 @@ def as_top_level_api(
 psgld = as_top_level_api
 
 
-def _gamma(g: jax.Array, v: jax.Array, grad: jax.Array, hessian: jax.Array, c: Any) -> jax.Array:
-    """∂G/∂θ for G = 1/(λ + √(V/c)) per unit of dV/d(g²), with dg/dθ = ``hessian``'s diagonal."""
-    root = jnp.sqrt(v / c)
+def _gamma(g: jax.Array, v: jax.Array, grad: jax.Array, hessian: jax.Array) -> jax.Array:
+    """∂G/∂θ of G = 1/(λ + √V), where dV/dθ is 2·gradient·(diagonal of the Hessian)."""
+    root = jnp.sqrt(v)
     return jnp.where(root > 0, -(g**2) * grad * hessian / jnp.where(root > 0, root, 1.0), 0.0)
 
 
@@ -211,12 +213,15 @@ def _exact_hessian_diagonal(rng_key: jax.Array, grad_fn: Callable, position: Any
 
 
 def _hutchinson_hessian_diagonal(rng_key: jax.Array, grad_fn: Callable, position: Any) -> Any:
-    """z ∘ Hz with independent signs z: unbiased for the diagonal (Bekas et al. 2007)."""
+    """Unbiased estimate z ∘ Hz with independent signs z (Bekas et al. 2007)."""
     leaves, structure = jax.tree.flatten(position)
     keys = jax.random.split(rng_key, len(leaves))
-    signs = structure.unflatten(
-        jax.random.rademacher(key, leaf.shape, leaf.dtype)
-        for key, leaf in zip(keys, leaves, strict=True)
+    signs = jax.tree.unflatten(
+        structure,
+        [
+            jax.random.rademacher(key, leaf.shape, leaf.dtype)
+            for key, leaf in zip(keys, leaves, strict=True)
+        ],
     )
     _, product = jax.jvp(grad_fn, (position,), (signs,))
     return jax.tree.map(jnp.multiply, signs, product)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -85,7 +86,7 @@ def risk_coverage_figure(curves: Mapping[str, RiskCoverage]) -> Figure:
 def entropy_figure(entropies: Mapping[str, np.ndarray], num_classes: int, title: str) -> Figure:
     """Histograms of the predictive entropy, one line per set of inputs."""
     figure, axes = _figure()
-    bins = np.linspace(0, np.log(num_classes), 31)
+    bins = np.linspace(0, np.log(num_classes), 31).tolist()
     for (name, values), style in zip(entropies.items(), _styles(), strict=False):
         weights = np.full(len(values), 100 / len(values))
         axes.hist(values, bins=bins, weights=weights, histtype="step", label=name, **style)
@@ -124,7 +125,7 @@ def _figure() -> tuple[Figure, "mpl.axes.Axes"]:
     return figure, axes
 
 
-def _styles() -> list[dict[str, str]]:
+def _styles() -> list[dict[str, Any]]:
     return [{"color": c, "ls": _STYLES[i % len(_STYLES)]} for i, c in enumerate(_COLOURS)]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from rich.table import Table
 
 __all__ = ["in_distribution_table", "out_of_distribution_table"]
@@ -30,7 +31,7 @@ def in_distribution_table(metrics: Mapping[str, Any]) -> Table:
             method,
             _KINDS[kind],
             _temperature(m["temperature"]),
-            str(m["num_chains"] * m["num_draws"] if kind != "plug_in" else 1),
+            str(m["num_chains"] * m["num_draws"]),
             _interval(e["error"], "{:.2f}", 100),
             # Most of the votes' NLL is the floor under probabilities of 0: no number to compare.
             "–" if kind == "votes" else _interval(e["nll"], "{:.4f}"),
@@ -52,33 +53,27 @@ def out_of_distribution_table(metrics: Mapping[str, Any]) -> Table:
     table.add_column("right of those", justify="right")
     for heading in ("max prob.", "entropy", "mutual inf."):
         table.add_column(f"AUROC {heading}", justify="right")
-    labels = {label for _, _, m in _rows(metrics) for label in m["detection"]}
-    ordered = [x for m in metrics["methods"].values() for x in m["detection"]]
-    for label in sorted(labels, key=ordered.index):
+    labels = [label for m in metrics["methods"].values() for label in m["detection"]]
+    for label in dict.fromkeys(labels):  # each once, in order
         for method, kind, m in _rows(metrics):
             thresholds = m["sets"][label][kind]["thresholds"]
-            i = min(
-                range(len(thresholds["thresholds"])),
-                key=lambda i, t=thresholds["thresholds"]: abs(t[i] - _THRESHOLD),
-            )
+            i = np.argmin(np.abs(np.array(thresholds["thresholds"]) - _THRESHOLD))
             right = thresholds["accuracy"][i]
-            # The scores belong to the mean softmax (or the plug-in); the votes have none of theirs.
-            scores = [] if kind in ("votes", "mean_logits") else m["detection"][label].values()
             table.add_row(
                 label,
                 method,
                 _KINDS[kind],
                 f"{100 * thresholds['coverage'][i]:.1f} %",
                 "no predictions" if right is None else f"{100 * right:.1f} %",
-                *(_score(name, score, kind) for name, score in zip(range(3), scores)),
+                *(_auroc(name, score, kind) for name, score in m["detection"][label].items()),
             )
         table.add_section()
     return table
 
 
-def _score(index: int, score: Mapping[str, Any], kind: str) -> str:
-    # One network has nothing to disagree with: its mutual information is 0 everywhere.
-    if index == 2 and kind == "plug_in":
+def _auroc(name: str, score: Mapping[str, Any], kind: str) -> str:
+    # The scores are those of the mean softmax; and one network alone cannot disagree.
+    if kind == "votes" or (kind == "plug_in" and name == "mutual information"):
         return "–"
     return _value(score["auroc"], "{:.3f}")
 

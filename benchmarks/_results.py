@@ -1,0 +1,45 @@
+"""Where benchmarks leave their results: a JSON file and the same as a Markdown page."""
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import probbnn
+
+__all__ = ["environment", "markdown_table", "write"]
+
+_RESULTS = Path(__file__).parent / "results"
+
+
+def environment() -> dict[str, Any]:
+    """The machine and the versions that a result was measured with."""
+    libraries = ("jax", "flax", "blackjax", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+        "cores": os.cpu_count(),
+        "probbnn": probbnn.__version__,
+        **{name: metadata.version(name) for name in libraries},
+    }
+
+
+def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
+    """A Markdown table of the rows' ``str``."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def write(name: str, command: str, content: dict[str, Any], page: str) -> None:
+    """Write ``results/name.json`` and ``results/name.md`` and print the page."""
+    content = {"command": command, "environment": environment(), **content}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    (_RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    where = ", ".join(f"{key} {value}" for key, value in content["environment"].items())
+    page = f"{page}\n\nMeasured with `{command}` on: {where}.\n"
+    (_RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
+    print(page)

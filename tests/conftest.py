@@ -1,0 +1,69 @@
+"""What several test files share: tiny data, targets and draws, built once."""
+
+import jax
+import numpy as np
+import pytest
+
+import probbnn as pb
+
+NUM_EXAMPLES, NUM_INPUTS, NUM_CLASSES = 23, 3, 4
+
+
+@pytest.fixture(scope="session")
+def classes():
+    """Inputs and labels in numbers that no round batch size divides."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(NUM_EXAMPLES, NUM_INPUTS)).astype(np.float32)
+    return inputs, rng.integers(NUM_CLASSES, size=NUM_EXAMPLES)
+
+
+@pytest.fixture(scope="session")
+def values(classes):
+    inputs, _ = classes
+    noise = np.random.default_rng(1).normal(size=NUM_EXAMPLES)
+    return inputs, (inputs @ [1.0, -2.0, 0.5] + 0.3 * noise).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def target(classes):
+    return pb.LogDensity(pb.MLP(hidden=(5,), num_outputs=NUM_CLASSES), classes, prior_scale=0.7)
+
+
+@pytest.fixture(scope="session")
+def regression(values):
+    module = pb.MLP(hidden=(5,), num_outputs=1)
+    return pb.LogDensity(module, values, likelihood=pb.Gaussian(0.3), prior_scale=0.7)
+
+
+def random_draws(target, num_chains=3, num_draws=7, **fields):
+    """Draws that no sampler made: each from the module's own initialiser."""
+    keys = jax.random.split(jax.random.key(5), (num_chains, num_draws))
+    positions = jax.tree.map(np.array, jax.vmap(jax.vmap(target.init))(keys))
+    return pb.Draws(positions=positions, method="by hand", **fields)
+
+
+@pytest.fixture(scope="session")
+def draws(target):
+    return random_draws(target)
+
+
+@pytest.fixture(scope="session")
+def regression_draws(regression):
+    return random_draws(regression)
+
+
+@pytest.fixture(scope="session")
+def sampled(target):
+    """A short run of SGLD, as a user would start it."""
+    return pb.sample(
+        jax.random.key(0),
+        target,
+        "sgld",
+        num_chains=2,
+        num_steps=20,
+        num_warmup=6,
+        thinning=3,
+        batch_size=5,
+        temperature=2.0,
+        progress=False,
+    )
