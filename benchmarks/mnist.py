@@ -13,7 +13,7 @@ from typing import Any
 
 from _results import markdown_table, write
 
-from probbnn.experiment import create_run_directory, run
+from probbnn.experiment import run
 from probbnn.presets import find_preset
 
 
@@ -27,10 +27,9 @@ def main() -> None:
 
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
-        out = create_run_directory(arguments.out / f"seed-{seed}")
         result = run(
             find_preset("mnist"),
-            out,
+            arguments.out / f"seed-{seed}",
             seed=seed,
             data_dir=arguments.data_dir,
             report=partial(print, flush=True),

@@ -22,7 +22,7 @@ import numpy as np
 from _results import markdown_table, write
 
 import probbnn as pb
-from probbnn.experiment import RunResult, create_run_directory, run
+from probbnn.experiment import RunResult, run
 from probbnn.presets import find_preset
 
 # probml/pyprobml, notebook bnn_mnist_sgld_jaxbayes: {step: (train or val, test)} accuracies.
@@ -67,13 +67,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
-    out = create_run_directory(arguments.out)
     train, _ = pb.load("mnist", arguments.data_dir)
     print("timing the chain runner against a host loop …", flush=True)
     speed = compare_speed(train)
     result = run(
         find_preset("notebook"),
-        out,
+        arguments.out,
         seed=arguments.seed,
         data_dir=arguments.data_dir,
         report=partial(print, flush=True),

@@ -24,7 +24,7 @@ __all__ = ["ChainsResult", "ChainsState", "DivergenceError", "run_chains"]
 # A chunk is at most this many steps, about this many seconds, and its draws this many bytes.
 _CHUNK_STEPS = 2_000
 _CHUNK_SECONDS = 1.0
-_CHUNK_BYTES = 256 * 2**20
+_CHUNK_BYTES = 32 * 2**20
 
 
 class ChainsState(NamedTuple):
@@ -71,7 +71,8 @@ class DivergenceError(RuntimeError):
 
     Attributes:
         steps: the first bad step of each chain, −1 for chains that stayed finite.
-        result: the `ChainsResult` up to the last chunk that was finite in all chains.
+        result: the `ChainsResult` up to the last chunk that was finite in all chains; its trace
+            is ``None`` if that is none, and its state the one after the divergence.
     """
 
     def __init__(self, steps: np.ndarray, result: ChainsResult) -> None:
@@ -175,11 +176,11 @@ def _run(
     started, paused = time.perf_counter(), 0.0
 
     def so_far() -> ChainsResult:
-        trace = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1), *traces)
+        join = partial(jax.tree.map, lambda *parts: np.concatenate(parts, axis=1))
         return result._replace(
             state=state,
             positions=jax.tree.map(lambda leaf: leaf[:, :num_draws], result.positions),
-            trace=trace,
+            trace=join(*traces) if traces else None,
             draw_steps=result.draw_steps[:num_draws],
             seconds=time.perf_counter() - started - paused,
         )
@@ -193,7 +194,7 @@ def _run(
             state, draws, infos = advance(state, inputs, targets, count, interval)
             nonfinite = np.asarray(state.nonfinite_step)
             if (nonfinite >= 0).any():
-                raise DivergenceError(nonfinite, so_far() if traces else result)
+                raise DivergenceError(nonfinite, so_far())
             length = count * interval
             rate = length / (time.perf_counter() - chunk_started)
             step += length
@@ -314,7 +315,15 @@ def _advance(
 
     info_shapes = jax.eval_shape(one_step, state)[1]
     buffers = empty(max_draws, state.kernel.position), empty(max_steps, info_shapes)
-    return jax.lax.fori_loop(0, count, outer, (state, *buffers))
+    state, draws, infos = jax.lax.fori_loop(0, count, outer, (state, *buffers))
+    # A step is judged by what the next one sees at its position; the chunk's last one, here.
+    bad = ~jax.vmap(_all_finite)(state.kernel.position) & (state.nonfinite_step < 0)
+    nonfinite_step = jnp.where(bad, state.step - 1, state.nonfinite_step)
+    return state._replace(nonfinite_step=nonfinite_step), draws, infos
+
+
+def _all_finite(position: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(position)]))
 
 
 def _host_buffer(positions: Any, num_draws: int) -> Any:

@@ -87,10 +87,9 @@ def _run(arguments: argparse.Namespace) -> int:
     # Rich wraps tables to 80 columns where there is no terminal; a log has no such limit.
     if not console.is_terminal:
         console = Console(width=140)
-    directory = experiment.create_run_directory(out)
     result = experiment.run(
         preset,
-        directory,
+        out,
         seed=arguments.seed,
         data_dir=arguments.data_dir,
         report=lambda line: console.print(line, markup=False, highlight=False),
@@ -100,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
         console.print(tables.out_of_distribution_table(result.metrics))
     for name, reason in result.failures.items():
         print(f"probbnn: {name} failed: {reason}", file=sys.stderr)
-    print(f"written to {directory}")
+    print(f"written to {out}")
     return 0 if result.methods else 1
 
 
@@ -156,7 +155,3 @@ def _datasets(arguments: argparse.Namespace) -> int:
     for name, summary in DATASETS.items():
         print(f"{name:14} {summary}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -474,7 +474,9 @@ def _read_array_record(builder: Any, split: str, progress: bool) -> tuple[np.nda
         examples = source.__getitems__(range(len(source)))
     except RuntimeError as error:
         raise _unreadable(builder, f"is damaged ({_one_line(error)})") from error
-    bar = tqdm(examples, f"Reading {builder.name} {split}", disable=not progress, leave=False)
+    bar = tqdm(
+        examples, f"Reading {builder.name} {split}", disable=None if progress else True, leave=False
+    )
     images = np.stack([np.asarray(Image.open(io.BytesIO(example["image"]))) for example in bar])
     return images[..., None], np.array([example["label"] for example in examples])
 

@@ -12,7 +12,9 @@ import contextlib
 import json
 import os
 import platform
+import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
@@ -23,12 +25,13 @@ import jax
 import numpy as np
 import optax
 
-from probbnn import __version__, models
+from probbnn import __version__, minibatch, models
 from probbnn.chains import DivergenceError
 from probbnn.data import Dataset, load, out_of_distribution
 from probbnn.draws import Draws
 from probbnn.errors import InputError
 from probbnn.logdensity import LogDensity
+from probbnn.methods import find_method
 from probbnn.metrics import (
     accuracy,
     accuracy_vs_confidence,
@@ -41,7 +44,7 @@ from probbnn.predictive import Predictive, predict
 from probbnn.presets import MethodRun, Preset
 from probbnn.sampling import sample
 
-__all__ = ["MethodResult", "RunResult", "create_run_directory", "run"]
+__all__ = ["MethodResult", "RunResult", "run"]
 
 # Inputs of the test set, and of each out-of-distribution set, that draws.nc follows.
 _NUM_PROBES = 20
@@ -88,29 +91,9 @@ class RunResult:
     failures: Mapping[str, str]
 
 
-def create_run_directory(path: Path) -> Path:
-    """Make an empty directory for a run.
-
-    Raises:
-        InputError: if ``path`` holds anything already, or cannot be written.
-    """
-    try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            what = "holds another run" if (path / "run.json").exists() else "is not empty"
-            raise InputError(f"output directory {path} {what}; choose a new one with --out")
-        (path / "figures").mkdir(parents=True)
-        (path / "figures").rmdir()  # found out that it can be written; made when it is needed
-    except OSError as error:
-        raise InputError(
-            f"output directory {path} cannot be written ({error.strerror}); choose another with "
-            "--out"
-        ) from error
-    return path
-
-
 def run(
     preset: Preset,
-    directory: Path,
+    directory: str | os.PathLike[str],
     *,
     seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
@@ -124,29 +107,28 @@ def run(
 
     Args:
         preset: what to run.
-        directory: a directory from `create_run_directory`.
+        directory: where to write; it must not exist, or be empty.
         seed: seed of all random keys.
         data_dir: see `probbnn.load`.
         progress: show progress bars where stderr is a terminal.
         report: called with one line at each stage.
 
     Raises:
-        InputError: if data are missing, or settings do not fit.
+        InputError: if the directory holds anything or cannot be written, data are missing, or
+            settings do not fit. Nothing has been computed then, and nothing is left behind.
     """
     started = time.perf_counter()
-    train, test = load(preset.dataset, data_dir, progress=progress)
-    ood = {label: out_of_distribution(test, kind, data_dir) for label, kind in preset.ood.items()}
-    model_name, arguments = preset.model
-    target = LogDensity(
-        getattr(models, model_name)(**arguments), train, prior_scale=preset.prior_scale
-    )
-    for name, method in preset.methods.items():
-        _check_method(name, method, preset, target)
-
+    directory = _claim(Path(directory))
+    try:
+        train, test, ood, target = _prepare(preset, data_dir, progress)
+    except InputError:
+        directory.rmdir()
+        raise
     record = _Record(directory, preset, seed, {"train": train, "test": test, **ood})
     results, failures = [], {}
-    keys = jax.random.split(jax.random.key(seed), len(preset.methods))
-    for key, (name, method) in zip(keys, preset.methods.items(), strict=True):
+    for name, method in preset.methods.items():
+        # The key belongs to the name, so that a method's draws do not depend on its company.
+        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
         report(f"{method.label}: {_describe(name, method)}")
         curve = _LearningCurve(target, train, test, preset, method.num_steps)
         try:
@@ -165,11 +147,38 @@ def run(
     return RunResult(preset, directory, results, record.metrics, failures)
 
 
-def _check_method(name: str, method: MethodRun, preset: Preset, target: LogDensity) -> None:
-    """Find out about a bad setting before the first method runs, not hours later."""
-    from probbnn import minibatch
-    from probbnn.methods import find_method
+def _claim(directory: Path) -> Path:
+    """Make the run directory, unless something is there already."""
+    try:
+        if directory.is_dir() and any(directory.iterdir()):
+            what = "holds another run" if (directory / "run.json").exists() else "is not empty"
+            raise InputError(f"output directory {directory} {what}; choose a new one with --out")
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass  # so it can be written
+    except OSError as error:
+        raise InputError(
+            f"output directory {directory} cannot be written ({error.strerror}); choose another "
+            "with --out"
+        ) from error
+    return directory
 
+
+def _prepare(
+    preset: Preset, data_dir: str | os.PathLike[str] | None, progress: bool
+) -> tuple[Dataset, Dataset, dict[str, Dataset], LogDensity]:
+    """Data and target; and every setting checked before the first method runs."""
+    train, test = load(preset.dataset, data_dir, progress=progress)
+    ood = {label: out_of_distribution(test, kind, data_dir) for label, kind in preset.ood.items()}
+    model_name, arguments = preset.model
+    module = getattr(models, model_name)(**arguments)
+    target = LogDensity(module, train, prior_scale=preset.prior_scale)
+    for name, method in preset.methods.items():
+        _check_method(name, method, preset, target)
+    return train, test, ood, target
+
+
+def _check_method(name: str, method: MethodRun, preset: Preset, target: LogDensity) -> None:
     if method.num_steps < 1 or method.num_chains < 1:
         raise InputError(
             f"{name} has {method.num_steps} steps and {method.num_chains} chains; both must be "

@@ -262,7 +262,7 @@ def _broadcast_scale(prior_scale: Any, position: Any) -> Any:
         ) from error
     for path, scale in jax.tree.leaves_with_path(scales):
         if np.ndim(scale) != 0 or not (np.isfinite(scale) and scale > 0):
-            where = jax.tree_util.keystr(path) if np.ndim(prior_scale) or path else ""
+            where = "" if jax.tree_util.all_leaves([prior_scale]) else jax.tree_util.keystr(path)
             raise InputError(
                 f"prior_scale{where} is {scale}; a prior's standard deviation must be one "
                 "positive finite number"

@@ -49,7 +49,10 @@ FIRST, SECOND = {"bias": 0.5, "kernel": 2.0}, {"bias": 1.5, "kernel": 0.1}
     [
         (0.7, {"Dense_0": {"bias": 0.7, "kernel": 0.7}, "Dense_1": {"bias": 0.7, "kernel": 0.7}}),
         ({"Dense_0": FIRST, "Dense_1": SECOND}, {"Dense_0": FIRST, "Dense_1": SECOND}),
-        ({"Dense_0": 3, "Dense_1": SECOND}, {"Dense_0": dict.fromkeys(FIRST, 3), "Dense_1": SECOND}),
+        (
+            {"Dense_0": 3, "Dense_1": SECOND},
+            {"Dense_0": dict.fromkeys(FIRST, 3), "Dense_1": SECOND},
+        ),
     ],
     ids=["scalar", "per leaf", "prefix"],
 )
@@ -82,7 +85,9 @@ def test_float64_agrees_with_numpy_to_its_last_digits(classes):
 
         def moved(by):
             bias = position["Dense_1"]["bias"].at[0].add(by)
-            return target.logdensity_fn({**position, "Dense_1": {**position["Dense_1"], "bias": bias}})
+            return target.logdensity_fn(
+                {**position, "Dense_1": {**position["Dense_1"], "bias": bias}}
+            )
 
         slope = (moved(1e-5) - moved(-1e-5)) / 2e-5
         assert_allclose(gradient["Dense_1"]["bias"][0], slope, rtol=1e-8)
@@ -357,7 +362,10 @@ def with_entry(array, value):
         (lambda: classifier(with_entry(X, np.inf), Y), "inputs contain NaN or infinity"),
         (lambda: pb.LogDensity(pb.MLP(), [X, Y]), "data is a list; give a Dataset or a pair"),
         (lambda: classifier(X, Y, module=3), "module is a int; give a Flax module"),
-        (lambda: classifier(X, Y, module=CNN()), r"cannot be applied to inputs of shape \(n, 3\): "),
+        (
+            lambda: classifier(X, Y, module=CNN()),
+            r"cannot be applied to inputs of shape \(n, 3\): ",
+        ),
         (
             lambda: classifier(X, Y, module=NNXMLP),
             r"cannot be applied to inputs of shape \(n, 3\): ",
@@ -383,7 +391,9 @@ def with_entry(array, value):
             for scale in (0.0, -1.0, np.inf, np.nan)
         ),
         (
-            lambda: classifier(X, Y, prior_scale={"Dense_0": 1.0, "Dense_1": {"bias": 0, "kernel": 1}}),
+            lambda: classifier(
+                X, Y, prior_scale={"Dense_0": 1.0, "Dense_1": {"bias": 0, "kernel": 1}}
+            ),
             r"prior_scale\['Dense_1'\]\['bias'\] is 0; ",
         ),
         (lambda: classifier(X, Y, prior_scale={"Dense_0": 1.0}), "a prefix of the parameters'"),
@@ -396,7 +406,6 @@ def test_bad_input_is_one_clear_line(make, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="bug: blames a leaf although one number was given")
 def test_a_bad_scalar_prior_scale_is_called_just_that():
     with pytest.raises(pb.InputError, match=r"^prior_scale is 0\.0;"):
         classifier(X, Y, prior_scale=0.0)
