@@ -24,7 +24,7 @@ __all__ = ["ChainsResult", "ChainsState", "DivergenceError", "run_chains"]
 # A chunk is at most this many steps, about this many seconds, and its draws this many bytes.
 _CHUNK_STEPS = 2_000
 _CHUNK_SECONDS = 1.0
-_CHUNK_BYTES = 32 * 2**20
+_CHUNK_BYTES = 16 * 2**20
 
 
 class ChainsState(NamedTuple):
@@ -206,7 +206,8 @@ def _run(
             bar.update(length)
             if callback is not None and step in plan.callback_steps:
                 callback_started = time.perf_counter()
-                callback(step, state.kernel.position)
+                # A copy, because the next chunk is given the state's memory.
+                callback(step, jax.tree.map(jnp.copy, state.kernel.position))
                 paused += time.perf_counter() - callback_started
     return so_far()
 

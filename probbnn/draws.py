@@ -102,7 +102,7 @@ class Draws:
             posterior["log_density"] = (dims, logdensities(target, self))
             names = [f"{name}[{i}]" for name, inputs in probes.items() for i in range(len(inputs))]
             kind, outputs = outputs_per_draw(target, self, np.concatenate(list(probes.values())))
-            axes = ("probe", *(("class",) if kind == "probability" else ("output",)))
+            axes = ("probe", "class" if kind == "probability" else "unit")
             groups["/posterior_predictive"] = xr.Dataset(
                 {kind: ((*dims, *axes), outputs)},
                 coords={**coords, "probe": names, axes[-1]: np.arange(outputs.shape[-1])},

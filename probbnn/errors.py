@@ -1,9 +1,11 @@
 """The one exception that bad input raises: a single line for the person who gave it."""
 
 import difflib
+import math
 from collections.abc import Iterable
+from typing import Any
 
-__all__ = ["InputError", "one_of"]
+__all__ = ["InputError", "is_positive", "one_of"]
 
 
 class InputError(ValueError):
@@ -12,6 +14,19 @@ class InputError(ValueError):
     The message is one line: what was given, what was expected, what to do. The command line
     prints it without a traceback and exits with status 2.
     """
+
+
+def is_positive(number: Any) -> bool:
+    """Whether ``number`` is one positive finite number.
+
+    Examples:
+        >>> is_positive(0.1), is_positive(0), is_positive(float("inf")), is_positive("a")
+        (True, False, False, False)
+    """
+    try:
+        return math.isfinite(float(number)) and float(number) > 0
+    except (TypeError, ValueError):
+        return False
 
 
 def one_of(name: str, known: Iterable[str], what: str) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 from flax import nnx
 
 from probbnn.data import Dataset
-from probbnn.errors import InputError
+from probbnn.errors import InputError, is_positive
 from probbnn.likelihoods import Categorical, Likelihood
 
 __all__ = ["LogDensity", "Minibatch"]
@@ -118,6 +118,7 @@ class LogDensity:
 
         def leaf_logprior(leaf: jax.Array, scale: float) -> jax.Array:
             constant = leaf.size * (np.log(scale) + 0.5 * np.log(2 * np.pi))
+            leaf = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
             return -0.5 * jnp.sum((leaf / scale) ** 2) - constant
 
         return jax.tree.reduce_associative(
@@ -178,6 +179,13 @@ class LogDensity:
                 f"inputs have shape {inputs.shape}; the network was built on examples of shape "
                 f"{self.input_shape}, so (n, {', '.join(map(str, self.input_shape))}) is expected"
             )
+        if self._input_dtype == np.uint8 and inputs.dtype != np.uint8 and inputs.dtype.kind in "iu":
+            raise InputError(
+                f"inputs are {inputs.dtype} and the data were uint8 images, which are scaled to "
+                "[0, 1]; give uint8 as well"
+            )
+        if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
+            raise InputError("inputs contain NaN or infinity; remove or impute those examples")
         return inputs
 
     def check_position(self, position: Any) -> None:
@@ -261,7 +269,7 @@ def _broadcast_scale(prior_scale: Any, position: Any) -> Any:
             f"number or a prefix of the parameters' {jax.tree.structure(position)}"
         ) from error
     for path, scale in jax.tree.leaves_with_path(scales):
-        if np.ndim(scale) != 0 or not (np.isfinite(scale) and scale > 0):
+        if not is_positive(scale):
             where = "" if jax.tree_util.all_leaves([prior_scale]) else jax.tree_util.keystr(path)
             raise InputError(
                 f"prior_scale{where} is {scale}; a prior's standard deviation must be one "
@@ -277,6 +285,10 @@ def _as_functions(module: Any, example: jax.Array) -> _Functions:
     """``init(rng_key) -> position`` and ``apply(position, inputs) -> outputs`` of any module."""
     if isinstance(module, linen.Module):
         return _linen_functions(module, example)
+    if isinstance(module, type) and issubclass(module, linen.Module):
+        raise InputError(
+            f"module is the class {module.__name__}; give an instance, {module.__name__}(…)"
+        )
     if isinstance(module, tuple) and len(module) == 2 and all(map(callable, module)):
         init, apply = module
         return lambda rng_key: init(rng_key, example), apply
@@ -317,7 +329,13 @@ def _nnx_functions(module: nnx.Module) -> _Functions:
 
 
 def _nnx_constructor_functions(constructor: Callable) -> _Functions:
-    _, apply = _nnx_split(constructor(nnx.Rngs(0)))
+    try:
+        _, apply = _nnx_split(constructor(nnx.Rngs(0)))
+    except TypeError as error:
+        raise InputError(
+            f"the module's constructor cannot be called with nnx.Rngs alone ({error}); give an "
+            "instance, or a function such as lambda rngs: MyModule(64, 10, rngs=rngs)"
+        ) from error
     return lambda rng_key: _nnx_split(constructor(nnx.Rngs(rng_key)))[0], apply
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from probbnn.errors import one_of
+from probbnn.errors import InputError, one_of
 
 if TYPE_CHECKING:
     from blackjax.base import SamplingAlgorithm
@@ -79,7 +79,10 @@ def _optax(
     step_size: Any = 1e-3,
     eps: float = 1e-8,
 ) -> "SamplingAlgorithm":
-    """``optimizer`` is "adam", "rmsprop" or any `optax.GradientTransformation`."""
+    """``optimizer`` is "adam", "rmsprop" or any `optax.GradientTransformation`.
+
+    The step size and eps are those of the optimisers by name; a transformation has its own.
+    """
     import optax
 
     from probbnn.backends.optax import optimizer as build
@@ -126,6 +129,11 @@ def _psgld(
     """``freeze``: keep the preconditioner as warm-up left it, which makes the law right."""
     from probbnn.kernels.psgld import psgld
 
+    if freeze and num_warmup == 0:
+        raise InputError(
+            "psgld freezes its preconditioner after warm-up, and num_warmup is 0; give it some "
+            "steps, or freeze=False"
+        )
     return psgld(
         target.value_and_grad_estimator,
         step_size,
@@ -134,7 +142,7 @@ def _psgld(
         damping=damping,
         bias_correction=bias_correction,
         gamma=gamma,
-        freeze_after=num_warmup if freeze and num_warmup else None,
+        freeze_after=num_warmup if freeze else None,
     )
 
 

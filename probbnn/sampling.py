@@ -1,5 +1,6 @@
 """`sample`: one call from a log density to draws, by any method."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,7 +49,7 @@ def sample(
         num_steps: steps per chain, warm-up included.
         num_warmup: first steps, from which nothing is kept; default half of them. Optimisers
             keep their last step alone, whatever this says.
-        thinning: steps per kept draw; the default keeps 100 draws per chain.
+        thinning: steps per kept draw; the default keeps at most 100 draws per chain.
         batch_size: examples per minibatch; default 1,000, or all if there are fewer.
         shared_minibatches: all chains see the same minibatches. Cheaper, but the chains are
             then correlated, and no R-hat shows it.
@@ -88,7 +89,7 @@ def sample(
     if num_warmup is None:
         num_warmup = num_steps // 2
     if thinning is None:
-        thinning = max(1, (num_steps - num_warmup) // _DEFAULT_DRAWS)
+        thinning = max(1, -(-(num_steps - num_warmup) // _DEFAULT_DRAWS))
     if batch_size is None:
         batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
 
@@ -101,10 +102,11 @@ def sample(
             "the kernel"
         )
     else:
-        algorithm = method
+        algorithm = _check_kernel(method)
     init_key, run_key = jax.random.split(rng_key)
     if initial_positions is None:
-        initial_positions = jax.vmap(target.init)(jax.random.split(init_key, num_chains))
+        init = jax.jit(jax.vmap(target.init))
+        initial_positions = init(jax.random.split(init_key, num_chains))
     else:
         _check_positions(target, initial_positions, num_chains)
 
@@ -154,6 +156,24 @@ def _as_draws(
         seconds=result.seconds,
         compile_seconds=result.compile_seconds,
     )
+
+
+def _check_kernel(method: Any) -> SamplingAlgorithm:
+    """A kernel of another kind would fail inside a trace, where no message helps."""
+    step = getattr(method, "step", None)
+    if not callable(step) or not callable(getattr(method, "init", None)):
+        raise InputError(
+            f"method is a {type(method).__name__}; give a name from METHODS or a kernel with "
+            "init(position) and step(rng_key, state, minibatch)"
+        )
+    parameters = inspect.signature(step).parameters.values()
+    required = [p.name for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
+    if len(required) != 3:
+        raise InputError(
+            f"the kernel's step takes ({', '.join(required)}); step(rng_key, state, minibatch) is "
+            "expected: close over anything else, such as the step size"
+        )
+    return method
 
 
 def _check_positions(target: LogDensity, positions: Any, num_chains: int) -> None:

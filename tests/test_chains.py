@@ -130,9 +130,6 @@ def test_callbacks_see_the_asked_positions_and_change_nothing(walk):
     jax.tree.map(assert_array_equal, result.trace, walk.trace)
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RuntimeError, reason="flaw: the next chunk deletes what the callback kept"
-)
 def test_a_callback_may_keep_the_positions():
     kept = []
     run(WALK, START, callback=lambda step, x: kept.append(x), callback_steps=(3,))
@@ -263,13 +260,11 @@ def test_a_start_that_is_not_finite_is_reported_at_step_zero(bad_start):
     assert_array_equal(bad_start.steps, [-1, 0])
 
 
-@pytest.mark.xfail(strict=True, reason="bug: uninitialised memory comes back as draws")
 def test_divergence_in_the_first_chunk_gives_no_draws(bad_start):
     assert bad_start.result.positions.shape == (2, 0, 1)
     assert len(bad_start.result.draw_steps) == 0
 
 
-@pytest.mark.xfail(strict=True, reason="bug: only the step after the last would have noticed")
 def test_divergence_in_the_last_step_is_reported():
     with pytest.raises(DivergenceError):
         run(jumping([99, 39, 99]), jnp.arange(3.0))

@@ -97,7 +97,6 @@ def test_the_tree_survives_netcdf(tree, tmp_path):
     assert back.identical(tree)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="bug: variable and dim both 'output'")
 def test_regression_draws_have_a_tree_too(regression, regression_draws, values):
     tree = regression_draws.to_datatree(regression, {"train": values[0][:2]})
     assert "posterior_predictive" in tree.children

@@ -411,7 +411,6 @@ def test_a_bad_scalar_prior_scale_is_called_just_that():
         classifier(X, Y, prior_scale=0.0)
 
 
-@pytest.mark.xfail(strict=True, raises=(AttributeError, TypeError), reason="bug: no InputError")
 @pytest.mark.parametrize("module", [pb.MLP, nnx.Linear], ids=["Linen", "NNX"])
 def test_a_class_in_place_of_an_instance_is_refused(module):
     with pytest.raises(pb.InputError):

@@ -9,14 +9,13 @@ where ``state`` is a NamedTuple with a field ``position`` and ``info`` a NamedTu
 at least ``logdensity`` (a minibatch estimate) and ``grad_norm``.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
-from probbnn.errors import InputError
+from probbnn.errors import InputError, is_positive
 
 __all__ = ["StepInfo", "StepSize", "as_schedule", "check_temperature"]
 
@@ -47,14 +46,14 @@ def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:
     """
     if callable(step_size):
         return step_size
-    if not (math.isfinite(step_size) and step_size > 0):
+    if not is_positive(step_size):
         raise InputError(f"step_size is {step_size}; it must be positive and finite")
     return optax.constant_schedule(step_size)
 
 
 def check_temperature(temperature: float) -> None:
     """Raise `InputError` unless the temperature is positive and finite."""
-    if not (math.isfinite(temperature) and temperature > 0):
+    if not is_positive(temperature):
         raise InputError(
             f"temperature is {temperature}; it must be positive and finite (1 is the posterior)"
         )

@@ -4,7 +4,7 @@ One step from θ with the gradient estimate g, on the scale of the log density (
 mean gradient of a training loss):
 
     V ← αV + (1−α) g²           G = 1/(λ + √V)
-    θ ← θ + h (G·g + Γ) + √(2hTG) ξ,   ξ ~ N(0, I)
+    θ ← θ + h (G·g + T·Γ) + √(2hTG) ξ,   ξ ~ N(0, I)
 
 Source: Li, Chen, Carlson & Carin (2016), "Preconditioned stochastic gradient Langevin dynamics
 for deep neural networks", algorithm 1. Their ε is 2h. They feed V with the *mean* gradient ḡ, on
@@ -12,7 +12,8 @@ whose scale λ is N times smaller than here: their λ = 1e-5 is λ = 0.6 for N =
 
 For h → 0 the chain samples p(θ)^{1/T} if G is constant, that is, once the preconditioner is
 *frozen*. While G adapts, the drift lacks Γ_i = ∂G_i/∂θ_i and the law is biased, even with exact
-gradients; ``gamma`` adds the one-step Γ of the paper's eq. 7.
+gradients; ``gamma`` adds the one-step Γ of the paper's eq. 7. The paper has T = 1; the correction
+of a diffusion T·G is T·Γ.
 """
 
 from collections.abc import Callable
@@ -123,7 +124,7 @@ def build_kernel(
             hessian_diagonal = _HESSIAN_DIAGONALS[gamma](
                 probe_key, lambda theta: value_and_grad_estimator(theta, minibatch)[1], position
             )
-            weight = jnp.where(frozen, 0.0, (1 - decay) / normaliser)
+            weight = jnp.where(frozen, 0.0, temperature * (1 - decay) / normaliser)
             drift = jax.tree.map(
                 lambda d, g, v, grad, hessian: (
                     d + weight * _gamma(g, v / normaliser, grad, hessian)
