@@ -80,7 +80,7 @@ def test_terminal_tables(finished_run):
     assert "In distribution" in printed
     assert "Out of distribution" in printed
     assert "plug-in" in printed
-    assert "mean softmax" in printed
+    assert "votes" in printed
     assert "nan" not in printed.lower()
 
 

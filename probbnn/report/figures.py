@@ -109,8 +109,8 @@ def trace_figure(traces: Mapping[str, np.ndarray], title: str) -> Figure:
         for chain, line in enumerate(values):
             label = name if chain == 0 else None
             axes.plot(steps, line, lw=0.7, alpha=0.7, label=label, **style)
-        # The descent from the start would squash everything that follows.
-        lowest = min(lowest, np.quantile(values[:, len(steps) // 20 :], 0.001))
+        # The way in from the start would squash everything that follows.
+        lowest = min(lowest, np.quantile(values[:, len(steps) // 2 :], 0.001))
     axes.set(xlabel="step", ylabel="log density (minibatch estimate)", title=title)
     top = axes.get_ylim()[1]
     axes.set_ylim(bottom=lowest - 0.05 * abs(top - lowest))
