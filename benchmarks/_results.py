@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 
 import probbnn
 
-__all__ = ["environment", "markdown_table", "write"]
+__all__ = ["environment", "interval", "markdown_table", "new_run_directory", "write"]
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -28,10 +29,21 @@ def environment() -> dict[str, Any]:
     }
 
 
+def interval(values: dict[str, float], spec: str, factor: float = 1) -> str:
+    """A value and its bounds, as `probbnn.metrics.Interval.to_dict` gives them."""
+    value, low, high = (format(factor * values[k], spec) for k in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
+
+
 def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
     """A Markdown table of the rows' ``str``."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def new_run_directory(name: str) -> Path:
+    """A run directory that is not there yet."""
+    return Path("runs") / f"{name}-benchmark-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def write(name: str, command: str, content: dict[str, Any], page: str) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _results import markdown_table, write
+from _results import interval, markdown_table, new_run_directory, write
 
 from probbnn.experiment import run
 from probbnn.presets import find_preset
@@ -21,7 +21,7 @@ def main() -> None:
     """Run the preset for each seed and write the summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", help="TFDS data directory (default: TFDS_DATA_DIR)")
-    parser.add_argument("--out", type=Path, default=Path("runs/mnist-benchmark"))
+    parser.add_argument("--out", type=Path, default=new_run_directory("mnist"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     arguments = parser.parse_args()
 
@@ -57,10 +57,6 @@ def row(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def page(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-
-    def interval(values: dict[str, float], spec: str, factor: float = 1) -> str:
-        value, low, high = (format(factor * values[k], spec) for k in ("value", "low", "high"))
-        return f"{value} [{low}, {high}]"
 
     def auroc(r: dict[str, Any], name: str) -> str:
         if r["networks"] == 1 and name == "mutual information":

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _results import markdown_table, write
+from _results import markdown_table, new_run_directory, write
 
 import probbnn as pb
 from probbnn.experiment import RunResult, run
@@ -63,7 +63,7 @@ def main() -> None:
     """Time both loops, run the preset, and write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data-dir", help="TFDS data directory (default: TFDS_DATA_DIR)")
-    parser.add_argument("--out", type=Path, default=Path("runs/notebook-benchmark"))
+    parser.add_argument("--out", type=Path, default=new_run_directory("notebook"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -78,7 +78,8 @@ def main() -> None:
         report=partial(print, flush=True),
     )
     content = {"seed": arguments.seed, **figures_of(result, train), "speed": speed}
-    write("notebook", "python benchmarks/notebook.py", content, page(content))
+    command = f"python benchmarks/notebook.py --seed {arguments.seed}"
+    write("notebook", command, content, page(content))
 
 
 def figures_of(result: RunResult, train: pb.Dataset) -> dict[str, Any]:

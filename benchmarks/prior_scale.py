@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 import optax
-from _results import markdown_table, write
+from _results import interval, markdown_table, write
 
 import probbnn as pb
 from probbnn.presets import find_preset
@@ -52,16 +52,20 @@ def main() -> None:
         evaluation = pb.evaluate(pb.predict(target, draws, held_out.images), held_out.labels)
         results[name] = evaluation.to_dict()
         print(name, evaluation.error, evaluation.nll, flush=True)
+    write("prior_scale", "python benchmarks/prior_scale.py", {"candidates": results}, page(results))
+
+
+def page(results: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
     rows = [
-        [name, f"{100 * r['error']['value']:.2f}", f"{r['nll']['value']:.4f}"]
+        [name, interval(r["error"], ".2f", 100), interval(r["nll"], ".4f")]
         for name, r in results.items()
     ]
-    page = (
+    return (
         f"# Prior scale σ for LeNet-300-100, T = 1\n\npSGLD, {NUM_CHAINS} chains x {NUM_STEPS:,} "
         f"steps on 50,000 training images; measured on the {NUM_HELD_OUT:,} held out.\n\n"
-        + markdown_table(["prior σ", "error %", "NLL"], rows)
+        + markdown_table(["prior σ", "error % [95 %]", "NLL [95 %]"], rows)
     )
-    write("prior_scale", "python benchmarks/prior_scale.py", {"candidates": results}, page)
 
 
 if __name__ == "__main__":

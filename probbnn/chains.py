@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.base import SamplingAlgorithm
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from probbnn import minibatch
 from probbnn.errors import InputError

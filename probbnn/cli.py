@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import probbnn
-from probbnn.errors import InputError
+from probbnn.errors import InputError, is_positive
 from probbnn.methods import METHODS, find_method
 from probbnn.presets import PRESETS, MethodRun, Preset, find_preset
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"probbnn: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("probbnn: interrupted; what had finished is in the run directory", file=sys.stderr)
+        print("probbnn: interrupted; methods that had finished are on record", file=sys.stderr)
         return 130
 
 
@@ -109,9 +109,11 @@ def _customise(preset: Preset, arguments: argparse.Namespace) -> Preset:
     if arguments.method is not None:
         chosen = [find_method(name.strip()) for name in arguments.method.split(",")]
         steps = max(method.num_steps for method in preset.methods.values())
+        # Not the bare name: a preset may use it as the label of another row.
         methods = {
             method.name: preset.methods.get(
-                method.name, MethodRun(method.name, method.num_chains, steps)
+                method.name,
+                MethodRun(f"{method.backend}-{method.name}", method.num_chains, steps),
             )
             for method in chosen
         }
@@ -120,6 +122,13 @@ def _customise(preset: Preset, arguments: argparse.Namespace) -> Preset:
             f"--step-size {arguments.step_size} was given for {len(methods)} methods, which need "
             f"different ones; choose one with --method ({', '.join(methods)})"
         )
+    if arguments.temperature is not None:
+        if not is_positive(arguments.temperature):
+            raise InputError(
+                f"--temperature is {arguments.temperature}; it must be positive and finite"
+            )
+        if not any("temperature" in METHODS[name].defaults for name in methods):
+            raise InputError(f"--temperature was given, and {', '.join(methods)} has none")
     return replace(
         preset,
         methods={name: _customise_method(name, m, arguments) for name, m in methods.items()},

@@ -225,7 +225,12 @@ def patches(like: Dataset, *, seed: int = 0) -> Dataset:
 
 
 def out_of_distribution(
-    test: Dataset, kind: str, data_dir: str | os.PathLike[str] | None = None, *, seed: int = 0
+    test: Dataset,
+    kind: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    seed: int = 0,
+    progress: bool = True,
 ) -> Dataset:
     """Images of the same shape as those of `test`, but from elsewhere.
 
@@ -236,6 +241,7 @@ def out_of_distribution(
             predictions with them is to compare clothes with digits.
         data_dir: as for `load`.
         seed: as for `shift` and `patches`.
+        progress: whether to show progress bars while another data set is read.
 
     Returns:
         The images; labels are -1 where no class could be right.
@@ -254,7 +260,7 @@ def out_of_distribution(
         return shift(test, kind, seed=seed)
     if kind == "patches":
         return patches(test, seed=seed)
-    other = load(kind, data_dir)[1]
+    other = load(kind, data_dir, progress=progress)[1]
     if other.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"images of {kind} have shape {other.images.shape[1:]}, those of {test.name} "

@@ -25,7 +25,7 @@ class Draws:
         positions: pytree of NumPy arrays of shape ``(chain, draw, …)``.
         method: name of the method.
         temperature: T of the law that was sampled: 1 is the posterior; ``None`` for point
-            estimates, which sample nothing.
+            estimates, which sample nothing, and where a ready-made kernel does not say.
         sample_stats: per-draw statistics of shape ``(chain, draw)``, for instance the minibatch
             estimate of the log density and the norm of its gradient.
         trace: the same statistics at *every* step, warm-up included, shape ``(chain, step)``.
@@ -73,10 +73,10 @@ class Draws:
 
         The weights themselves are not in it (their R-hat says little and they are many); the
         group ``posterior`` holds the root mean square of each leaf, named ``rms_<leaf>``, and
-        ``sample_stats`` the per-draw statistics. With ``target`` and ``probes``, ``posterior``
-        also holds the full-data log density ``log_density`` of each draw and
-        ``posterior_predictive`` the outputs at the probes (class probabilities ``probability``
-        for a classifier, network outputs ``output`` otherwise).
+        ``sample_stats`` the per-draw statistics. With ``target``, ``posterior`` also holds the
+        full-data log density ``log_density`` of each draw; with ``probes`` as well,
+        ``posterior_predictive`` holds the outputs there (class probabilities ``probability`` for
+        a classifier, network outputs ``output`` otherwise).
 
         Args:
             target: the `LogDensity` that was sampled.
@@ -96,10 +96,11 @@ class Draws:
             f"rms_{name}": (dims, rms) for name, rms in _leaf_rms(self.positions).items()
         }
         groups = {}
-        if (target is None) != (probes is None):
-            raise InputError("to_datatree got one of target and probes; give both or neither")
-        if target is not None and probes is not None:
+        if probes and target is None:
+            raise InputError("to_datatree got probes but no target to evaluate there; give both")
+        if target is not None:
             posterior["log_density"] = (dims, logdensities(target, self))
+        if target is not None and probes:
             names = [f"{name}[{i}]" for name, inputs in probes.items() for i in range(len(inputs))]
             kind, outputs = outputs_per_draw(target, self, np.concatenate(list(probes.values())))
             axes = ("probe", "class" if kind == "probability" else "unit")

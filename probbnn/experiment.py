@@ -33,8 +33,8 @@ from probbnn.errors import InputError
 from probbnn.logdensity import LogDensity
 from probbnn.methods import find_method
 from probbnn.metrics import (
+    Evaluation,
     accuracy,
-    accuracy_vs_confidence,
     evaluate,
     evaluate_ood,
     reliability,
@@ -50,7 +50,20 @@ __all__ = ["MethodResult", "RunResult", "run"]
 _NUM_PROBES = 20
 # "val" of the notebook: that many first training examples.
 _NUM_TRAIN_CURVE = 10_000
-_VERSIONED = ("jax", "jaxlib", "flax", "blackjax", "numpyro", "optax", "arviz", "numpy")
+_VERSIONED = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "blackjax",
+    "optax",
+    "numpyro",
+    "arviz",
+    "numpy",
+    "scipy",
+    "xarray",
+    "scikit-learn",
+    "tensorflow-datasets",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +74,7 @@ class MethodResult:
         method: its name.
         label: what tables and figures call it.
         predictives: the `Predictive` on ``"test"`` and on each out-of-distribution set, by label.
+        evaluations: the `Evaluation` of each of them, by label and name of the predictive.
         metrics: what ``metrics.json`` holds for the method.
         draws: its draws.
     """
@@ -68,6 +82,7 @@ class MethodResult:
     method: str
     label: str
     predictives: Mapping[str, Predictive]
+    evaluations: Mapping[str, Mapping[str, Evaluation]]
     metrics: Mapping[str, Any]
     draws: Draws
 
@@ -118,37 +133,45 @@ def run(
             settings do not fit. Nothing has been computed then, and nothing is left behind.
     """
     started = time.perf_counter()
-    directory = _claim(Path(directory))
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
+    directory = Path(directory)
+    is_new = _claim(directory)
     try:
         train, test, ood, target = _prepare(preset, data_dir, progress)
     except InputError:
-        directory.rmdir()
+        if is_new:
+            directory.rmdir()
         raise
     record = _Record(directory, preset, seed, {"train": train, "test": test, **ood})
     results, failures = [], {}
-    for name, method in preset.methods.items():
-        # The key belongs to the name, so that a method's draws do not depend on its company.
-        key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-        report(f"{method.label}: {_describe(name, method)}")
-        curve = _LearningCurve(target, train, test, preset, method.num_steps)
-        try:
-            draws = _sample(key, target, name, method, preset.batch_size, curve, progress)
-        except DivergenceError as error:
-            failures[name] = str(error)
-            record.add_failure(name, method, str(error))
-            report(f"{method.label}: {error}")
-            continue
-        result = _evaluate(target, name, method, draws, curve, test, ood, preset)
-        results.append(result)
-        record.add(result, target, _probes(test, ood))
-    report("figures")
-    _write_figures(directory, preset, results, test, ood)
-    record.finish(time.perf_counter() - started)
+    try:
+        for name, method in preset.methods.items():
+            report(f"{method.label}: {_describe(name, method)}")
+            # The key belongs to the name, so that draws do not depend on the method's company.
+            key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+            curve = _LearningCurve(target, train, test, preset, method.num_steps)
+            try:
+                draws = _sample(key, target, name, method, preset.batch_size, curve, progress)
+            except DivergenceError as error:
+                failures[name] = str(error)
+                record.add_failure(name, method, str(error))
+                continue
+            results.append(_evaluate(target, name, method, draws, curve, test, ood))
+            record.add(results[-1], target, _probes(test, ood))
+        report("figures")
+        _write_figures(directory, preset, results, test)
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
+        record.finish("interrupted" if interrupted else "failed", time.perf_counter() - started)
+        raise
+    record.finish("finished", time.perf_counter() - started)
     return RunResult(preset, directory, results, record.metrics, failures)
 
 
-def _claim(directory: Path) -> Path:
-    """Make the run directory, unless something is there already."""
+def _claim(directory: Path) -> bool:
+    """Make the run directory unless it holds anything; whether it is a new one."""
+    is_new = not directory.exists()
     try:
         if directory.is_dir() and any(directory.iterdir()):
             what = "holds another run" if (directory / "run.json").exists() else "is not empty"
@@ -161,7 +184,7 @@ def _claim(directory: Path) -> Path:
             f"output directory {directory} cannot be written ({error.strerror}); choose another "
             "with --out"
         ) from error
-    return directory
+    return is_new
 
 
 def _prepare(
@@ -169,7 +192,10 @@ def _prepare(
 ) -> tuple[Dataset, Dataset, dict[str, Dataset], LogDensity]:
     """Data and target; and every setting checked before the first method runs."""
     train, test = load(preset.dataset, data_dir, progress=progress)
-    ood = {label: out_of_distribution(test, kind, data_dir) for label, kind in preset.ood.items()}
+    ood = {
+        label: out_of_distribution(test, kind, data_dir, progress=progress)
+        for label, kind in preset.ood.items()
+    }
     model_name, arguments = preset.model
     module = getattr(models, model_name)(**arguments)
     target = LogDensity(module, train, prior_scale=preset.prior_scale)
@@ -185,7 +211,11 @@ def _check_method(name: str, method: MethodRun, preset: Preset, target: LogDensi
             "at least 1"
         )
     minibatch.init(jax.random.key(0), target.data_size, preset.batch_size)
-    find_method(name).build(target, 1, _settings(method))
+    find_method(name).build(target, _num_warmup(method), _settings(method))
+
+
+def _num_warmup(method: MethodRun) -> int:
+    return min(int(method.warmup * method.num_steps), method.num_steps - 1)
 
 
 def _settings(method: MethodRun) -> dict[str, Any]:
@@ -208,7 +238,7 @@ def _sample(
     progress: bool,
 ) -> Draws:
     start_key, sample_key = jax.random.split(key)
-    num_warmup = min(int(method.warmup * method.num_steps), method.num_steps - 1)
+    num_warmup = _num_warmup(method)
     draws = sample(
         sample_key,
         target,
@@ -216,7 +246,7 @@ def _sample(
         num_chains=method.num_chains,
         num_steps=method.num_steps,
         num_warmup=num_warmup,
-        thinning=max(1, (method.num_steps - num_warmup) // method.draws),
+        thinning=max(1, -(-(method.num_steps - num_warmup) // method.draws)),
         batch_size=batch_size,
         shared_minibatches=method.shared_minibatches,
         initial_positions=_common_start(start_key, target, method),
@@ -268,8 +298,10 @@ class _LearningCurve:
         self.points.append(point)
 
 
-# What each predictive of a method is called in metrics.json.
+# Each predictive of a method: its name in metrics.json, and its field of `Predictive`. With one
+# draw all of them are one, the plug-in.
 _PREDICTIVES = {"mean_softmax": "probs", "votes": "votes", "mean_logits": "mean_logits_probs"}
+_PLUG_IN = {"plug_in": "probs"}
 
 
 def _evaluate(
@@ -280,7 +312,6 @@ def _evaluate(
     curve: _LearningCurve,
     test: Dataset,
     ood: Mapping[str, Dataset],
-    preset: Preset,
 ) -> MethodResult:
     sets = {"test": test, **ood}
     predictives = {
@@ -288,7 +319,14 @@ def _evaluate(
         label: cast(Predictive, predict(target, draws, data.images))
         for label, data in sets.items()
     }
-    kinds = {"plug_in": "probs"} if predictives["test"].num_draws == 1 else _PREDICTIVES
+    kinds = _PLUG_IN if predictives["test"].num_draws == 1 else _PREDICTIVES
+    evaluations = {
+        label: {
+            kind: evaluate(getattr(predictives[label], field), data.labels)
+            for kind, field in kinds.items()
+        }
+        for label, data in sets.items()
+    }
     metrics = {
         "label": method.label,
         "temperature": draws.temperature,
@@ -298,11 +336,8 @@ def _evaluate(
         "compile_seconds": draws.compile_seconds,
         "curve": curve.points,
         "sets": {
-            label: {
-                kind: evaluate(getattr(predictives[label], field), data.labels).to_dict()
-                for kind, field in kinds.items()
-            }
-            for label, data in sets.items()
+            label: {kind: evaluation.to_dict() for kind, evaluation in of_set.items()}
+            for label, of_set in evaluations.items()
         },
         "detection": {
             label: evaluate_ood(
@@ -311,7 +346,7 @@ def _evaluate(
             for label in ood
         },
     }
-    return MethodResult(name, method.label, predictives, metrics, draws)
+    return MethodResult(name, method.label, predictives, evaluations, metrics, draws)
 
 
 def _probes(test: Dataset, ood: Mapping[str, Dataset]) -> dict[str, np.ndarray]:
@@ -377,8 +412,8 @@ class _Record:
         }
         self._write_json()
 
-    def finish(self, seconds: float) -> None:
-        self._run.update(status="finished", seconds=seconds)
+    def finish(self, status: str, seconds: float) -> None:
+        self._run.update(status=status, seconds=seconds)
         self._write_json()
 
     def _write_json(self) -> None:
@@ -397,11 +432,7 @@ def _written_atomically(path: Path) -> Iterator[Path]:
 
 
 def _write_figures(
-    directory: Path,
-    preset: Preset,
-    results: list[MethodResult],
-    test: Dataset,
-    ood: Mapping[str, Dataset],
+    directory: Path, preset: Preset, results: list[MethodResult], test: Dataset
 ) -> None:
     from probbnn.report import figures
 
@@ -409,29 +440,25 @@ def _write_figures(
     folder.mkdir()
     if not results:
         return
-    probs = {
-        (result.label, label): getattr(predictive, preset.predictive)
-        if predictive.num_draws > 1
-        else predictive.probs
-        for result in results
-        for label, predictive in result.predictives.items()
-    }
-    for (method, label), p in probs.items():
-        data = test if label == "test" else ood[label]
-        suffix = "" if label == "test" else f"-{label}"
-        figure = figures.accuracy_vs_confidence_figure(
-            accuracy_vs_confidence(p, data.labels), f"{method} on {data.name}"
-        )
-        figures.save(figure, folder / f"acc-vs-conf-{method}{suffix}")
-    on_test = {result.label: probs[result.label, "test"] for result in results}
-    curves = {name: reliability(p, test.labels) for name, p in on_test.items()}
-    figures.save(figures.reliability_figure(curves), folder / "reliability")
-    risks = {name: risk_coverage(p, test.labels) for name, p in on_test.items()}
-    figures.save(figures.risk_coverage_figure(risks), folder / "risk-coverage")
+    on_test = {}
     for result in results:
+        kind = preset.predictive if result.predictives["test"].num_draws > 1 else "plug_in"
+        on_test[result.label] = getattr(
+            result.predictives["test"], {**_PLUG_IN, **_PREDICTIVES}[kind]
+        )
+        for label, evaluations in result.evaluations.items():
+            suffix = "" if label == "test" else f"-{label}"
+            figure = figures.accuracy_vs_confidence_figure(
+                evaluations[kind].thresholds, f"{result.label} ({kind.replace('_', ' ')}): {label}"
+            )
+            figures.save(figure, folder / f"acc-vs-conf-{result.label}{suffix}")
         entropies = {label: p.entropy for label, p in result.predictives.items()}
         figure = figures.entropy_figure(entropies, len(test.classes), result.label)
         figures.save(figure, folder / f"entropy-{result.label}")
+    curves = {label: reliability(p, test.labels) for label, p in on_test.items()}
+    figures.save(figures.reliability_figure(curves), folder / "reliability")
+    risks = {label: risk_coverage(p, test.labels) for label, p in on_test.items()}
+    figures.save(figures.risk_coverage_figure(risks), folder / "risk-coverage")
     traces = {result.label: result.draws.trace["logdensity"] for result in results}
     figures.save(figures.trace_figure(traces, "Log density"), folder / "log-density")
 

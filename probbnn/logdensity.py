@@ -172,17 +172,23 @@ class LogDensity:
         return jax.grad(self.logdensity_estimator)(position, minibatch)
 
     def check_inputs(self, inputs: Any) -> np.ndarray:
-        """``inputs`` as an array, or `InputError` unless shaped ``(n, *input_shape)``."""
-        inputs = np.asarray(inputs)
+        """``inputs`` as an array, or `InputError` unless they are like the data.
+
+        They may be a `Dataset`, or an array of shape ``(n, *input_shape)``.
+        """
+        inputs = np.asarray(inputs.images if isinstance(inputs, Dataset) else inputs)
         if inputs.shape[1:] != self.input_shape or inputs.ndim == 0:
             raise InputError(
                 f"inputs have shape {inputs.shape}; the network was built on examples of shape "
-                f"{self.input_shape}, so (n, {', '.join(map(str, self.input_shape))}) is expected"
+                f"{self.input_shape}, so (n, {', '.join(map(str, self.input_shape))}) is expected "
+                "(a single example x is x[None])"
             )
-        if self._input_dtype == np.uint8 and inputs.dtype != np.uint8 and inputs.dtype.kind in "iu":
+        # uint8 is scaled to [0, 1] and nothing else is: images must come as they came before.
+        integers = inputs.dtype.kind in "iu" and self._input_dtype.kind in "iuf"
+        if integers and (inputs.dtype == np.uint8) != (self._input_dtype == np.uint8):
             raise InputError(
-                f"inputs are {inputs.dtype} and the data were uint8 images, which are scaled to "
-                "[0, 1]; give uint8 as well"
+                f"inputs are {inputs.dtype} and the data were {self._input_dtype}; convert the "
+                "inputs as the data were"
             )
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
             raise InputError("inputs contain NaN or infinity; remove or impute those examples")
@@ -224,7 +230,7 @@ class LogDensity:
 
 def _as_arrays(data: Dataset | tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(data, Dataset):
-        return data.images, data.labels
+        data = (data.images, data.labels)
     if not (isinstance(data, tuple) and len(data) == 2):
         raise InputError(
             f"data is a {type(data).__name__}; give a Dataset or a pair (inputs, targets)"

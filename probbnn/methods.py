@@ -53,9 +53,21 @@ class Method:
         Raises:
             InputError: if a setting is unknown to the method or outside its range.
         """
+        return self.builder(target, num_warmup, **self.complete(target, settings))
+
+    def complete(self, target: "LogDensity", settings: Mapping[str, Any]) -> dict[str, Any]:
+        """All settings that the method runs with: the given ones, and defaults.
+
+        Raises:
+            InputError: if a setting is unknown to the method.
+        """
         for name in settings:
             one_of(name, self.defaults, f"setting of {self.name}")
-        return self.builder(target, num_warmup, **settings)
+        complete = {**self.defaults, **settings}
+        if complete["step_size"] is None:
+            # Stable wherever the mean loss is with a learning rate of 0.02.
+            complete["step_size"] = 0.02 / target.data_size
+        return complete
 
 
 def find_method(name: str) -> Method:
@@ -106,11 +118,9 @@ def _sgld(
     step_size: Any = None,
     temperature: float = 1.0,
 ) -> "SamplingAlgorithm":
-    """``step_size`` ``None`` is 0.02/N: stable wherever a mean loss is with a rate of 0.02."""
+    """``step_size`` is 0.02/N unless given."""
     from probbnn.backends.blackjax import sgld
 
-    if step_size is None:
-        step_size = 0.02 / target.data_size
     return sgld(target.value_and_grad_estimator, step_size, temperature)
 
 

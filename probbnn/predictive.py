@@ -94,7 +94,8 @@ def predict(target: LogDensity, draws: Draws, inputs: Any) -> Predictive | Gauss
     Args:
         target: the `LogDensity` that the draws were drawn from.
         draws: what `sample` returned. One draw gives the plug-in predictive.
-        inputs: shape ``(n, *input_shape)``, raw as the data were (uint8 images as uint8).
+        inputs: a `Dataset`, or an array of shape ``(n, *input_shape)``, raw as the data were
+            (uint8 images as uint8).
 
     Returns:
         A `Predictive` for a classifier, a `GaussianPredictive` for a Gaussian likelihood.
@@ -165,11 +166,14 @@ def _predict_values(
 ) -> GaussianPredictive:
     # Sums of squares around one draw's outputs: no cancellation when the draws agree closely.
     first = next(_blocks_of_draws(draws))
-    shift = target.apply(jax.tree.map(lambda leaf: leaf[0], first), jnp.asarray(inputs))
-    (total, squares), count = _sum_over_draws(target, draws, inputs, _deviations, np.asarray(shift))
+    one = jax.tree.map(lambda leaf: leaf[:1], first)
+    shift = np.concatenate(
+        [_block_outputs(target.apply, one, inputs[rows])[0] for rows in _blocks_of_inputs(inputs)]
+    )
+    (total, squares), count = _sum_over_draws(target, draws, inputs, _deviations, shift)
     mean = total / count
     variance = np.maximum(squares / count - mean**2, 0.0)
-    return GaussianPredictive(np.asarray(shift) + mean, np.sqrt(variance), noise_std, count)
+    return GaussianPredictive(shift + mean, np.sqrt(variance), noise_std, count)
 
 
 def _sum_over_draws(
@@ -180,8 +184,7 @@ def _sum_over_draws(
     ``per_input`` are arrays with the leading axis of the inputs.
     """
     parts = []
-    for start in range(0, len(inputs), _BLOCK_INPUTS):
-        rows = slice(start, start + _BLOCK_INPUTS)
+    for rows in _blocks_of_inputs(inputs):
         rest = [array[rows] for array in per_input]
         blocks = (
             _block_sum(target.apply, summarise, block, inputs[rows], *rest)
@@ -226,6 +229,10 @@ def _add_up(trees: Iterator[Any]) -> Any:
     for tree in trees:
         total = jax.tree.map(np.add, total, tree)
     return total
+
+
+def _blocks_of_inputs(inputs: np.ndarray) -> list[slice]:
+    return [slice(i, i + _BLOCK_INPUTS) for i in range(0, len(inputs), _BLOCK_INPUTS)]
 
 
 def _blocks_of_draws(draws: Draws) -> Iterator[Any]:

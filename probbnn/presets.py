@@ -48,8 +48,8 @@ class Preset:
         prior_scale: σ of the Gaussian prior: one number, or one for each layer.
         batch_size: examples per minibatch.
         methods: the rows by method name.
-        predictive: the predictive that stands for a method with several draws in tables and
-            figures: ``"probs"`` (mean softmax) or ``"votes"``.
+        predictive: the predictive that stands for a method with several draws in the figures:
+            ``"mean_softmax"`` or ``"votes"``.
         curve_predictive: the predictive of the learning curve, ``"probs"`` or
             ``"mean_logits_probs"``.
         curve_points: the learning curve is measured after k + 1 of the n steps, evenly spaced
@@ -64,7 +64,7 @@ class Preset:
     prior_scale: float | Mapping[str, float]
     batch_size: int
     methods: Mapping[str, MethodRun]
-    predictive: str = "probs"
+    predictive: str = "mean_softmax"
     curve_predictive: str = "probs"
     curve_points: int = 10
 

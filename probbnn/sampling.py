@@ -95,7 +95,7 @@ def sample(
 
     if known is not None:
         algorithm = known.build(target, num_warmup, settings)
-        settings = {**known.defaults, **settings}
+        settings = known.complete(target, settings)
     elif settings:
         raise InputError(
             f"settings {', '.join(settings)} were given beside a ready-made kernel; give them to "

@@ -26,7 +26,7 @@ from blackjax.base import SamplingAlgorithm
 from jax.flatten_util import ravel_pytree
 
 from probbnn.errors import InputError
-from probbnn.kernels.base import StepSize, as_schedule, check_temperature
+from probbnn.kernels.base import StepInfo, StepSize, as_schedule, check_temperature
 from probbnn.kernels.noise import normal_like
 
 __all__ = ["PSGLDInfo", "PSGLDState", "as_top_level_api", "build_kernel", "init", "psgld"]
@@ -48,16 +48,7 @@ class PSGLDState(NamedTuple):
     step: jax.Array
 
 
-class PSGLDInfo(NamedTuple):
-    """What one pSGLD step saw at the position that it started from.
-
-    Attributes:
-        logdensity: minibatch estimate of the log density, a scalar.
-        grad_norm: Euclidean norm of its gradient, a scalar.
-    """
-
-    logdensity: jax.Array
-    grad_norm: jax.Array
+PSGLDInfo = StepInfo
 
 
 def init(position: Any) -> PSGLDState:

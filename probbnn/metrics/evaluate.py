@@ -174,8 +174,9 @@ def evaluate(
         num_resamples=num_resamples,
         seed=seed,
     )
-    found = dict(zip(names, intervals[len(TENTHS) :], strict=True))
+    found = dict(zip(names, intervals[2 * len(TENTHS) :], strict=True))
     _, low, high = np.array(intervals[: len(TENTHS)]).T
+    _, coverage_low, coverage_high = np.array(intervals[len(TENTHS) : 2 * len(TENTHS)]).T
     table = accuracy_vs_confidence_of(confidence, correct, np.array(TENTHS))
     return Evaluation(
         num_rows=len(labels),
@@ -189,7 +190,9 @@ def evaluate(
         aurc=found["aurc"],
         eaurc=found["eaurc"],
         augrc=found["augrc"],
-        thresholds=table._replace(low=low, high=high),
+        thresholds=table._replace(
+            low=low, high=high, coverage_low=coverage_low, coverage_high=coverage_high
+        ),
     )
 
 
@@ -200,10 +203,12 @@ _ALL_LABELLED = ("nll", "brier", "ece", "ece_equal_mass")
 def _all_metrics(
     confidence: np.ndarray, correct: np.ndarray, *proper_scores: np.ndarray
 ) -> list[float]:
-    """Accuracy at each of `TENTHS`, `_ANY_LABELS`, and given NLL and Brier rows `_ALL_LABELLED`."""
+    """Accuracy and coverage at `TENTHS`, `_ANY_LABELS`, and given more rows `_ALL_LABELLED`."""
     errors = expected_errors(confidence, correct)
+    at_tenths = accuracy_vs_confidence_of(confidence, correct, np.array(TENTHS))
     numbers = [
-        *accuracy_vs_confidence_of(confidence, correct, np.array(TENTHS)).accuracy,
+        *at_tenths.accuracy,
+        *at_tenths.coverage,
         correct.mean(),
         1 - correct.mean(),
         aurc_of(errors),

@@ -40,6 +40,8 @@ class AccuracyVsConfidence(NamedTuple):
         num_predicted: Number of rows that pass, (t,).
         low: Lower bounds of intervals for ``accuracy``, (t,), or None where none were computed.
         high: Upper bounds, likewise.
+        coverage_low: Lower bounds of intervals for ``coverage``, likewise.
+        coverage_high: Upper bounds, likewise.
     """
 
     thresholds: np.ndarray
@@ -48,6 +50,8 @@ class AccuracyVsConfidence(NamedTuple):
     num_predicted: np.ndarray
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    coverage_low: np.ndarray | None = None
+    coverage_high: np.ndarray | None = None
 
     def rows(self) -> list[tuple[str, str, str]]:
         """Threshold, coverage and accuracy as text, one tuple for each threshold.
