@@ -12,7 +12,7 @@ import xarray as xr
 
 import probbnn.data
 import probbnn.experiment
-from probbnn import presets
+from probbnn import cli, presets
 from probbnn.cli import main
 
 SMALL = ["run", "digits", "--steps", "40", "--chains", "2"]
@@ -126,6 +126,10 @@ def test_finished_run_is_never_overwritten(finished_run, capsys):
             (["run", "digits", "--prior-scale", bad], "prior_scale is")
             for bad in ("-1", "0", "inf")
         ),
+        (["run", "digits", "--method", "map", "--temperature", "-3"], "temperature is -3.0"),
+        (["run", "digits", "--method", "map", "--temperature", "3"], "map has none"),
+        (["run", "digits", "--method", "psgld", "--steps", "1"], "num_warmup is 0"),
+        (["run", "digits", "--seed", "-1"], "seed is -1"),
         (["run", "mnist", "--data-dir", "{file}"], "data directory"),
         (["run", "digits", "--out", "{file}/run"], "cannot be written"),
         (["run", "digits", "--out", "{file}"], "cannot be written"),
@@ -144,6 +148,18 @@ def test_bad_input_is_one_line_and_status_2(arguments, message, tmp_path, capsys
     left = [path.name for path in tmp_path.rglob("*") if path.name != "runs"]
     assert left == ["file"]
     assert file.read_text() == "mine"
+
+
+def test_an_empty_directory_of_the_users_stays(tmp_path, capsys):
+    assert main([*SMALL, "--batch-size", "0", "--out", str(tmp_path)]) == 2
+    assert tmp_path.is_dir()
+
+
+def test_labels_of_a_run_are_its_own(tmp_path):
+    """The notebook calls its pSGLD "sgld"; BlackJAX's SGLD beside it needs another label."""
+    arguments = cli._parser().parse_args(["run", "notebook", "--method", "psgld,sgld"])
+    preset = cli._customise(presets.PRESETS["notebook"], arguments)
+    assert len({method.label for method in preset.methods.values()}) == 2
 
 
 def test_missing_data_without_network(tmp_path, capsys, monkeypatch):
@@ -183,7 +199,7 @@ def test_interrupt_keeps_what_had_finished(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(probbnn.experiment, "sample", interrupted)
     out = tmp_path / "out"
     assert main([*SMALL, "--method", "map,sgld", "--out", str(out)]) == 130
-    assert json.loads((out / "run.json").read_text())["status"] == "running"
+    assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
     assert "map" in json.loads((out / "metrics.json").read_text())["methods"]
 
 

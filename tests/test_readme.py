@@ -16,6 +16,7 @@ def test_python_blocks_run(capsys):
     assert "accuracy" in printed
     assert names["pred"].probs.shape == (500, 10)
     assert names["info"].logdensity.shape == ()
+    assert 0 <= names["mala_info"].acceptance_rate <= 1
 
 
 def test_methods_table_is_the_registry():
