@@ -73,9 +73,11 @@ def test_without_a_target_the_tree_is_smaller(sampled, target, probes):
     tree = sampled.to_datatree()
     assert set(tree.children) == {"posterior", "sample_stats"}
     assert "log_density" not in tree["posterior"]
-    for half in ({"target": target}, {"probes": probes}):
-        with pytest.raises(pb.InputError, match="give both or neither"):
-            sampled.to_datatree(**half)
+    tree = sampled.to_datatree(target)
+    assert set(tree.children) == {"posterior", "sample_stats"}
+    assert "log_density" in tree["posterior"]
+    with pytest.raises(pb.InputError, match="no target to evaluate there"):
+        sampled.to_datatree(probes=probes)
 
 
 def test_point_estimates_have_no_temperature(sampled):

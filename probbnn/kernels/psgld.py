@@ -165,8 +165,8 @@ def as_top_level_api(
         >>> sampler = psgld(standard_normal, step_size=1e-2)
         >>> state = sampler.init(jnp.array(1.0))
         >>> state, info = sampler.step(jax.random.key(0), state, None)
-        >>> info.logdensity
-        Array(-0.5, dtype=float32)
+        >>> float(info.logdensity)
+        -0.5
     """
     kernel = build_kernel(**settings)
     schedule = as_schedule(step_size)
