@@ -38,7 +38,7 @@ def in_distribution_table(metrics: Mapping[str, Any]) -> Table:
 def out_of_distribution_table(metrics: Mapping[str, Any]) -> Table:
     """Detection and over-confidence on each out-of-distribution set."""
     table = _table(
-        f"Out of distribution: share sure (≥ {_THRESHOLD}), right of those, AUROC by score",
+        f"Out of distribution: sure (≥ {_THRESHOLD}), right of those, AUROC by score",
         "inputs",
     )
     for heading in ("sure", "right", "max p", "entropy", "MI"):
