@@ -2,8 +2,8 @@
 
     python benchmarks/speed.py [--data-dir DIR]
 
-runs both in turns, in one process, and writes ``results/speed.json`` and ``results/speed.md``.
-About three minutes on two cores. Run nothing beside it.
+runs both in turns, in one process, and writes ``results/speed-jax-VERSION.json`` and
+``.md``. About three minutes on two cores. Run nothing beside it.
 """
 
 import argparse
@@ -31,7 +31,8 @@ def main() -> None:
     arguments = parser.parse_args()
     train, _ = pb.load("mnist", arguments.data_dir)
     speed = compare_speed(train)
-    write("speed", "python benchmarks/speed.py", speed, page(speed))
+    version = ".".join(jax.__version__.split(".")[:2])  # XLA's CPU code differs between them
+    write(f"speed-jax-{version}", "python benchmarks/speed.py", speed, page(speed))
 
 
 def page(speed: dict[str, Any]) -> str:
