@@ -1,6 +1,7 @@
 """What several test files share: tiny data, targets and draws, built once."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -66,4 +67,15 @@ def sampled(target):
         batch_size=5,
         temperature=2.0,
         progress=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def linear_regression(values):
+    """Conjugate: a Gaussian posterior with a closed form."""
+    return pb.LogDensity(
+        (lambda key, inputs: jnp.zeros(3), lambda theta, inputs: inputs @ theta),
+        values,
+        likelihood=pb.Gaussian(0.3),
+        prior_scale=0.7,
     )

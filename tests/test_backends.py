@@ -94,14 +94,9 @@ def test_optax_descends_the_mean_loss(target, position, batch, estimate):
     jax.tree.map(assert_array_equal, again.position, state.position)  # the key is not used
 
 
-def test_adam_finds_the_posterior_mode_of_a_linear_regression(values):
+def test_adam_finds_the_posterior_mode_of_a_linear_regression(values, linear_regression):
     x, y = values
-    target = pb.LogDensity(
-        (lambda key, inputs: jnp.zeros(3), lambda theta, inputs: inputs @ theta),
-        values,
-        likelihood=pb.Gaussian(0.3),
-        prior_scale=0.7,
-    )
+    target = linear_regression
     draws = pb.sample(
         jax.random.key(0), target, "map", step_size=0.05, num_steps=600, progress=False
     )

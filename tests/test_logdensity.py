@@ -115,15 +115,10 @@ def test_blocks_do_not_change_value_or_gradient(
     jax.tree.map(CLOSE, gradient, full_gradient)
 
 
-def test_linear_regression_has_its_textbook_posterior_and_evidence(values):
+def test_linear_regression_has_its_textbook_posterior_and_evidence(values, linear_regression):
     """log p(θ) + log p(y | θ) = log N(θ; m, S) + log evidence, all three in closed form."""
     x, y = values
-    target = pb.LogDensity(
-        (lambda key, inputs: jnp.zeros(3), lambda theta, inputs: inputs @ theta),
-        values,
-        likelihood=pb.Gaussian(0.3),
-        prior_scale=0.7,
-    )
+    target = linear_regression
     covariance = np.linalg.inv(x.T @ x / 0.3**2 + np.eye(3) / 0.7**2)
     posterior = stats.multivariate_normal(covariance @ x.T @ y / 0.3**2, covariance)
     evidence = stats.multivariate_normal(cov=0.3**2 * np.eye(len(y)) + 0.7**2 * x @ x.T).logpdf(y)
