@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from probbnn.data import shift as shift
     from probbnn.draws import Draws as Draws
     from probbnn.errors import InputError as InputError
+    from probbnn.kernels.base import Kernel as Kernel
+    from probbnn.kernels.cyclical import Cyclical as Cyclical
     from probbnn.kernels.psgld import psgld as psgld
+    from probbnn.kernels.sghmc import sghmc as sghmc
     from probbnn.likelihoods import Categorical as Categorical
     from probbnn.likelihoods import Gaussian as Gaussian
     from probbnn.logdensity import LogDensity as LogDensity
@@ -37,12 +40,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "DATASETS": "data",
     "Categorical": "likelihoods",
+    "Cyclical": "kernels.cyclical",
     "Dataset": "data",
     "DivergenceError": "chains",
     "Draws": "draws",
     "Gaussian": "likelihoods",
     "GaussianPredictive": "predictive",
     "InputError": "errors",
+    "Kernel": "kernels.base",
     "LeNet300100": "models",
     "LogDensity": "logdensity",
     "METHODS": "methods",
@@ -57,6 +62,7 @@ _HOMES = {
     "predict": "predictive",
     "psgld": "kernels.psgld",
     "sample": "sampling",
+    "sghmc": "kernels.sghmc",
     "sgld": "backends.blackjax",
     "shift": "data",
 }

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from probbnn import minibatch
 from probbnn.errors import InputError
+from probbnn.kernels.base import Kernel
 
 __all__ = ["ChainsResult", "ChainsState", "DivergenceError", "run_chains"]
 
@@ -89,7 +90,7 @@ class DivergenceError(RuntimeError):
 
 def run_chains(
     rng_key: jax.Array,
-    algorithm: SamplingAlgorithm,
+    algorithm: Kernel | SamplingAlgorithm,
     positions: Any,
     inputs: jax.Array,
     targets: jax.Array,
@@ -98,6 +99,7 @@ def run_chains(
     num_steps: int,
     num_warmup: int = 0,
     thinning: int = 1,
+    sampling_phases: Sequence[tuple[int, int]] | None = None,
     shared_minibatches: bool = False,
     callback: Callable[[int, Any], None] | None = None,
     callback_steps: Sequence[int] = (),
@@ -115,6 +117,8 @@ def run_chains(
         num_steps: number of steps in all, warm-up included.
         num_warmup: number of first steps from which no draw is kept.
         thinning: steps from one kept draw to the next, after warm-up.
+        sampling_phases: keep draws only in these phases, given by the number of steps taken at
+            their start and end, in order; ``None``: from warm-up to the end.
         shared_minibatches: all chains see the same minibatch at each step. It is cheaper, and
             correlates the chains: R-hat cannot see it.
         callback: called as ``callback(step, positions)`` after the steps in ``callback_steps``.
@@ -125,7 +129,7 @@ def run_chains(
         InputError: if the numbers do not fit each other or the data.
         DivergenceError: within one chunk of a chain's becoming non-finite.
     """
-    _check(num_steps, num_warmup, thinning)
+    phases = _phases(num_steps, num_warmup, thinning, sampling_phases)
     num_chains = len(jax.tree.leaves(positions)[0])
     chains_key, stream_key = jax.random.split(rng_key)
     if shared_minibatches:
@@ -142,7 +146,7 @@ def run_chains(
         stream=stream,
         nonfinite_step=jnp.full(num_chains, -1, jnp.int32),
     )
-    plan = _Plan(num_steps, num_warmup, thinning, sorted(callback_steps), _nbytes(positions))
+    plan = _Plan(num_steps, phases, thinning, sorted(callback_steps), _nbytes(positions))
     started = time.perf_counter()
     advance = (
         jax.jit(partial(_advance, algorithm, shared_minibatches, plan.capacity), donate_argnums=0)
@@ -153,9 +157,9 @@ def run_chains(
 
     result = ChainsResult(
         state=state,
-        positions=_host_buffer(state.kernel.position, plan.num_draws),
+        positions=_host_buffer(state.kernel.position, len(plan.draw_steps)),
         trace=None,
-        draw_steps=plan.first_draw + thinning * np.arange(plan.num_draws),
+        draw_steps=plan.draw_steps,
         seconds=0.0,
         compile_seconds=compile_seconds,
     )
@@ -216,18 +220,17 @@ class _Plan(NamedTuple):
     """Which steps to run between two visits to the host."""
 
     num_steps: int
-    num_warmup: int
+    phases: Sequence[tuple[int, int]]
     thinning: int
     callback_steps: Sequence[int]
     draw_bytes: int
 
     @property
-    def num_draws(self) -> int:
-        return (self.num_steps - self.num_warmup) // self.thinning
-
-    @property
-    def first_draw(self) -> int:
-        return self.num_warmup + self.thinning
+    def draw_steps(self) -> np.ndarray:
+        """Numbers of steps taken at each draw: every ``thinning`` steps of each phase."""
+        return np.concatenate(
+            [np.arange(start + self.thinning, end + 1, self.thinning) for start, end in self.phases]
+        )
 
     @property
     def capacity(self) -> tuple[int, int]:
@@ -238,8 +241,10 @@ class _Plan(NamedTuple):
 
     def keeps(self, step: int) -> bool:
         """Whether the position after ``step`` steps is a draw."""
-        since_warmup = step - self.num_warmup
-        return since_warmup > 0 and since_warmup % self.thinning == 0
+        return any(
+            start < step <= end and (step - start) % self.thinning == 0
+            for start, end in self.phases
+        )
 
     def next_chunk(self, step: int, rate: float) -> tuple[int, int]:
         """(count, interval): run ``count`` intervals and record the position after each.
@@ -248,18 +253,20 @@ class _Plan(NamedTuple):
         """
         max_steps, max_draws = self.capacity
         max_steps = min(max_steps, max(1, int(rate * _CHUNK_SECONDS)))
-        stops = [s for s in (self.num_warmup, *self.callback_steps, self.num_steps) if s > step]
+        boundaries = [boundary for phase in self.phases for boundary in phase]
+        stops = [s for s in (*boundaries, *self.callback_steps, self.num_steps) if s > step]
         left = min(stops) - step
-        if step < self.num_warmup:
+        start = next((start for start, end in self.phases if start <= step < end), None)
+        if start is None:
             return 1, min(left, max_steps)
-        to_next_draw = self.thinning - (step - self.num_warmup) % self.thinning
+        to_next_draw = self.thinning - (step - start) % self.thinning
         if to_next_draw == self.thinning and min(left, max_steps) >= self.thinning:
             return min(left // self.thinning, max_steps // self.thinning, max_draws), self.thinning
         return 1, min(left, max_steps, to_next_draw)
 
 
 def _advance(
-    algorithm: SamplingAlgorithm,
+    algorithm: Kernel | SamplingAlgorithm,
     shared_minibatches: bool,
     capacity: tuple[int, int],
     state: ChainsState,
@@ -347,7 +354,13 @@ def _nbytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def _check(num_steps: int, num_warmup: int, thinning: int) -> None:
+def _phases(
+    num_steps: int,
+    num_warmup: int,
+    thinning: int,
+    sampling_phases: Sequence[tuple[int, int]] | None,
+) -> list[tuple[int, int]]:
+    """The phases in which draws are kept, none of them before the end of warm-up."""
     if num_steps < 1 or thinning < 1:
         raise InputError(
             f"num_steps is {num_steps} and thinning {thinning}; both must be at least 1"
@@ -357,3 +370,13 @@ def _check(num_steps: int, num_warmup: int, thinning: int) -> None:
             f"num_warmup is {num_warmup} of {num_steps} steps with thinning {thinning}; it must "
             f"leave at least one draw, so it can be 0 to {num_steps - thinning}"
         )
+    if sampling_phases is None:
+        return [(num_warmup, num_steps)]
+    phases = [(max(start, num_warmup), end) for start, end in sampling_phases]
+    phases = [(start, end) for start, end in phases if end - start >= thinning]
+    if not phases:
+        raise InputError(
+            f"no phase of {num_steps} steps samples for {thinning} steps, one draw's worth, after "
+            f"a warm-up of {num_warmup}; take more steps, shorter cycles or less thinning"
+        )
+    return phases

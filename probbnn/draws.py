@@ -30,6 +30,9 @@ class Draws:
             estimate of the log density and the norm of its gradient.
         trace: the same statistics at *every* step, warm-up included, shape ``(chain, step)``.
         draw_steps: number of steps taken at each draw, shape ``(draw,)``, where known.
+        noise_gain: how gradient noise heats each coordinate, per unit of step size, as
+            `Kernel.noise_gain` has it at the last step: leaves of shape ``(chain, …)``; ``None``
+            where it is unknown.
         settings: the settings that the method ran with.
         seconds: wall time of the steps, compilation apart.
         compile_seconds: wall time of tracing and compilation.
@@ -41,6 +44,7 @@ class Draws:
     sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict)
     trace: Mapping[str, np.ndarray] = field(default_factory=dict)
     draw_steps: np.ndarray | None = None
+    noise_gain: Any = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     compile_seconds: float = 0.0

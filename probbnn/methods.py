@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from probbnn.errors import InputError, one_of
 
 if TYPE_CHECKING:
-    from blackjax.base import SamplingAlgorithm
-
+    from probbnn.kernels.base import Kernel
     from probbnn.logdensity import LogDensity
 
 __all__ = ["METHODS", "Method", "find_method"]
+
+# A step size of this over N is stable wherever the mean loss is with this learning rate.
+_MEAN_LOSS_RATE = 0.02
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,20 @@ class Method:
         name: what it is called in `sample` and on the command line.
         backend: the library whose kernel it runs.
         summary: one line for a person.
-        builder: ``(target, num_warmup, **settings) -> SamplingAlgorithm``; its keyword-only
+        builder: ``(target, num_warmup, **settings) -> Kernel``; its keyword-only
             parameters are the method's settings and their defaults.
         point_estimate: whether only the last step counts (an optimiser), rather than all draws.
         num_chains: number of chains (or ensemble members) unless told otherwise.
+        default_step_size: the step size for N examples, of methods whose default is ``None``.
     """
 
     name: str
     backend: str
     summary: str
-    builder: Callable[..., "SamplingAlgorithm"]
+    builder: Callable[..., "Kernel"]
     point_estimate: bool = False
     num_chains: int = 4
+    default_step_size: Callable[[int], float] = lambda data_size: _MEAN_LOSS_RATE / data_size
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -45,9 +49,7 @@ class Method:
         parameters = inspect.signature(self.builder).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
-    def build(
-        self, target: "LogDensity", num_warmup: int, settings: Mapping[str, Any]
-    ) -> "SamplingAlgorithm":
+    def build(self, target: "LogDensity", num_warmup: int, settings: Mapping[str, Any]) -> "Kernel":
         """The kernel for ``target`` with the given settings.
 
         Raises:
@@ -65,8 +67,7 @@ class Method:
             one_of(name, self.defaults, f"setting of {self.name}")
         complete = {**self.defaults, **settings}
         if complete["step_size"] is None:
-            # Stable wherever the mean loss is with a learning rate of 0.02.
-            complete["step_size"] = 0.02 / target.data_size
+            complete["step_size"] = self.default_step_size(target.data_size)
         return complete
 
 
@@ -90,7 +91,7 @@ def _optax(
     optimizer: Any = "adam",
     step_size: Any = 1e-3,
     eps: float = 1e-8,
-) -> "SamplingAlgorithm":
+) -> "Kernel":
     """``optimizer`` is "adam", "rmsprop" or any `optax.GradientTransformation`.
 
     The step size and eps are those of the optimisers by name; a transformation has its own.
@@ -117,7 +118,7 @@ def _sgld(
     *,
     step_size: Any = None,
     temperature: float = 1.0,
-) -> "SamplingAlgorithm":
+) -> "Kernel":
     """``step_size`` is 0.02/N unless given."""
     from probbnn.backends.blackjax import sgld
 
@@ -135,15 +136,10 @@ def _psgld(
     bias_correction: bool = True,
     gamma: Any = None,
     freeze: bool = True,
-) -> "SamplingAlgorithm":
+) -> "Kernel":
     """``freeze``: keep the preconditioner as warm-up left it, which makes the law right."""
     from probbnn.kernels.psgld import psgld
 
-    if freeze and num_warmup == 0:
-        raise InputError(
-            "psgld freezes its preconditioner after warm-up, and num_warmup is 0; give it some "
-            "steps, or freeze=False"
-        )
     return psgld(
         target.value_and_grad_estimator,
         step_size,
@@ -152,8 +148,82 @@ def _psgld(
         damping=damping,
         bias_correction=bias_correction,
         gamma=gamma,
-        freeze_after=num_warmup if freeze else None,
+        freeze_after=_freeze_after(num_warmup) if freeze else None,
     )
+
+
+def _sghmc(
+    target: "LogDensity",
+    num_warmup: int,
+    *,
+    step_size: Any = 1e-3,
+    temperature: float = 1.0,
+    friction: float = 0.1,
+    preconditioner: Any = "rms",
+    decay: float = 0.99,
+    damping: float = 1.0,
+    bias_correction: bool = True,
+    freeze: bool = True,
+) -> "Kernel":
+    """``preconditioner`` is "rms", frozen after warm-up if ``freeze``, or None."""
+    from probbnn.kernels.sghmc import sghmc
+
+    freeze = freeze and preconditioner is not None
+    return sghmc(
+        target.value_and_grad_estimator,
+        step_size,
+        temperature,
+        friction=friction,
+        preconditioner=preconditioner,
+        decay=decay,
+        damping=damping,
+        bias_correction=bias_correction,
+        freeze_after=_freeze_after(num_warmup) if freeze else None,
+    )
+
+
+def _blackjax_sghmc(
+    target: "LogDensity",
+    num_warmup: int,
+    *,
+    step_size: Any = None,
+    temperature: float = 1.0,
+    num_integration_steps: int = 10,
+    alpha: float = 0.01,
+) -> "Kernel":
+    """``step_size`` is a step in time, √(0.02/N) unless given; ``temperature`` must be 1."""
+    from probbnn.backends.blackjax import sghmc
+
+    return sghmc(
+        target.value_and_grad_estimator,
+        step_size,
+        temperature,
+        num_integration_steps=num_integration_steps,
+        alpha=alpha,
+    )
+
+
+def _sgnht(
+    target: "LogDensity",
+    num_warmup: int,
+    *,
+    step_size: Any = None,
+    temperature: float = 1.0,
+    alpha: float = 0.01,
+) -> "Kernel":
+    """``step_size`` is a step in time, √(0.02/N) unless given."""
+    from probbnn.backends.blackjax import sgnht
+
+    return sgnht(target.value_and_grad_estimator, step_size, temperature, alpha=alpha)
+
+
+def _freeze_after(num_warmup: int) -> int:
+    if num_warmup == 0:
+        raise InputError(
+            "the preconditioner freezes after warm-up, and num_warmup is 0; give it some steps, "
+            "or freeze=False"
+        )
+    return num_warmup
 
 
 METHODS: dict[str, Method] = {
@@ -185,6 +255,26 @@ METHODS: dict[str, Method] = {
             backend="probbnn",
             summary="RMS-preconditioned SGLD (Li et al. 2016), preconditioner frozen after warm-up",
             builder=_psgld,
+        ),
+        Method(
+            name="sghmc",
+            backend="probbnn",
+            summary="SGLD with momentum (Chen et al. 2014), RMS-preconditioned, any temperature",
+            builder=_sghmc,
+        ),
+        Method(
+            name="blackjax_sghmc",
+            backend="blackjax",
+            summary="SGHMC with momentum redrawn after each trajectory: T = 1 only, biased in Lε²",
+            builder=_blackjax_sghmc,
+            default_step_size=lambda data_size: (_MEAN_LOSS_RATE / data_size) ** 0.5,
+        ),
+        Method(
+            name="sgnht",
+            backend="blackjax",
+            summary="SGHMC with a Nosé-Hoover thermostat (Ding et al. 2014)",
+            builder=_sgnht,
+            default_step_size=lambda data_size: (_MEAN_LOSS_RATE / data_size) ** 0.5,
         ),
     )
 }

@@ -11,6 +11,8 @@ from blackjax.base import SamplingAlgorithm
 from probbnn.chains import ChainsResult, run_chains
 from probbnn.draws import Draws
 from probbnn.errors import InputError
+from probbnn.kernels.base import Kernel
+from probbnn.kernels.cyclical import Cyclical
 from probbnn.logdensity import LogDensity
 from probbnn.methods import Method, find_method
 
@@ -23,7 +25,7 @@ _DEFAULT_DRAWS = 100
 def sample(
     rng_key: jax.Array,
     target: LogDensity,
-    method: str | SamplingAlgorithm = "psgld",
+    method: str | Kernel | SamplingAlgorithm = "psgld",
     *,
     num_chains: int | None = None,
     num_steps: int = 5_000,
@@ -59,7 +61,8 @@ def sample(
             (counted from 1), positions being on the device with leaves ``(chain, …)``.
         callback_steps: see ``callback``.
         progress: show a progress bar where stderr is a terminal.
-        **settings: the method's own settings, such as ``step_size`` and ``temperature``.
+        **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
+            `Cyclical` step size, draws are kept in its sampling phases alone.
 
     Raises:
         InputError: if a setting is unknown or does not fit.
@@ -88,8 +91,14 @@ def sample(
         num_warmup, thinning = max(num_steps - 1, 0), 1
     if num_warmup is None:
         num_warmup = num_steps // 2
+    step_size = settings.get("step_size")
+    phases = None
+    if isinstance(step_size, Cyclical) and not (known and known.point_estimate):
+        phases = [p for p in step_size.sampling_phases(num_steps) if p[1] > num_warmup]
     if thinning is None:
-        thinning = max(1, -(-(num_steps - num_warmup) // _DEFAULT_DRAWS))
+        kept = [(num_warmup, num_steps)] if phases is None else phases
+        num_sampling = sum(end - max(start, num_warmup) for start, end in kept)
+        thinning = max(1, -(-num_sampling // _DEFAULT_DRAWS))
     if batch_size is None:
         batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
 
@@ -121,6 +130,7 @@ def sample(
         num_steps=num_steps,
         num_warmup=num_warmup,
         thinning=thinning,
+        sampling_phases=phases,
         shared_minibatches=shared_minibatches,
         callback=callback,
         callback_steps=callback_steps,
@@ -134,11 +144,18 @@ def sample(
         "batch_size": batch_size,
         "shared_minibatches": shared_minibatches,
     }
-    return _as_draws(result, name, known, {**run_settings, **settings})
+    noise_gain = getattr(algorithm, "noise_gain", None)
+    if noise_gain is not None:
+        noise_gain = jax.tree.map(np.array, jax.vmap(noise_gain)(result.state.kernel))
+    return _as_draws(result, name, known, {**run_settings, **settings}, noise_gain)
 
 
 def _as_draws(
-    result: ChainsResult, name: str, method: Method | None, settings: dict[str, Any]
+    result: ChainsResult,
+    name: str,
+    method: Method | None,
+    settings: dict[str, Any],
+    noise_gain: Any,
 ) -> Draws:
     trace = result.trace._asdict()
     # The info of step s was seen at the position after s steps, where a draw was kept; the
@@ -152,13 +169,14 @@ def _as_draws(
         sample_stats={key: values[:, index] for key, values in trace.items()},
         trace=trace,
         draw_steps=result.draw_steps,
+        noise_gain=noise_gain,
         settings=settings,
         seconds=result.seconds,
         compile_seconds=result.compile_seconds,
     )
 
 
-def _check_kernel(method: Any) -> SamplingAlgorithm:
+def _check_kernel(method: Any) -> Kernel | SamplingAlgorithm:
     """A kernel of another kind would fail inside a trace, where no message helps."""
     step = getattr(method, "step", None)
     if not callable(step) or not callable(getattr(method, "init", None)):

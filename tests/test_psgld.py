@@ -13,6 +13,7 @@ from scipy import stats
 import probbnn as pb
 from probbnn.kernels import psgld
 from probbnn.kernels.noise import normal_like
+from probbnn.kernels.rms import RMSPreconditioner
 
 CLOSE = partial(assert_allclose, rtol=2e-5, atol=2e-6)
 START = {"a": jnp.array([0.5, -1.0, 2.0]), "b": jnp.array([[3.0], [0.1]])}
@@ -85,7 +86,8 @@ def test_first_step_is_full_sized_only_with_bias_correction():
     """Without it, V₀ = 0 makes the first step 1/√(1−α) times too large."""
     drifts = []
     for correction in (True, False):
-        kernel = psgld.build_kernel(bias_correction=correction, damping=1e-6)
+        rms = RMSPreconditioner(bias_correction=correction, damping=1e-6)
+        kernel = psgld.build_kernel(rms)
         args = (jax.random.key(0), psgld.init(START), skewed, 1.0, 0.01, 0.0)
         drifts.append(kernel(*args)[0].position["a"] - START["a"])
     CLOSE(drifts[0], 0.01 * np.sign(1 - np.exp(START["a"])), rtol=1e-3)
@@ -114,10 +116,10 @@ STATE = psgld.PSGLDState(jnp.array([0.7, -1.2]), jnp.array([2.0, 0.5]), jnp.arra
 
 def gamma_of(kind, target, key=None, state=STATE, **settings):
     """Γ as the difference that switching it on makes to one step at h = T = 1."""
-    settings = {"decay": 0.8, "damping": 0.5, **settings}
+    rms = RMSPreconditioner(**{"decay": 0.8, "damping": 0.5, **settings})
     key = jax.random.key(0) if key is None else key
     with_gamma, without = (
-        psgld.build_kernel(gamma=gamma, **settings)(key, state, target, None, 1.0)[0].position
+        psgld.build_kernel(rms, gamma)(key, state, target, None, 1.0)[0].position
         for gamma in (kind, None)
     )
     return with_gamma - without
@@ -402,7 +404,8 @@ def test_noise_and_probe_have_keys_of_their_own(monkeypatch):
         psgld, "normal_like", lambda key, position: seen.append(key) or normal_like(key, position)
     )
     key = jax.random.key(0)
-    psgld.build_kernel(gamma="exact")(key, psgld.init(START), skewed, 1.0, 0.01)
+    kernel = psgld.build_kernel(RMSPreconditioner(), "exact")
+    kernel(key, psgld.init(START), skewed, 1.0, 0.01)
     data = {tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in (*seen, key)}
     assert len(seen) == 2
     assert len(data) == 3

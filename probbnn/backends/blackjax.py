@@ -7,11 +7,11 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import optax
-from blackjax.base import SamplingAlgorithm
 
-from probbnn.kernels.base import StepInfo, StepSize, as_schedule, check_temperature
+from probbnn.errors import InputError
+from probbnn.kernels.base import Kernel, StepInfo, StepSize, as_schedules
 
-__all__ = ["SGLDState", "sgld"]
+__all__ = ["SGHMCState", "SGLDState", "SGNHTInfo", "SGNHTState", "sghmc", "sgld", "sgnht"]
 
 
 class SGLDState(NamedTuple):
@@ -26,9 +26,45 @@ class SGLDState(NamedTuple):
     step: jax.Array
 
 
+# BlackJAX's SGHMC forgets its momentum at the end of a step: its state is a position too.
+SGHMCState = SGLDState
+
+
+class SGNHTState(NamedTuple):
+    """State of a BlackJAX SGNHT chain.
+
+    Attributes:
+        position: θ, a pytree of parameters.
+        momentum: p, a pytree like θ.
+        xi: the thermostat's friction, a scalar.
+        step: number of steps taken, an int32 scalar.
+    """
+
+    position: Any
+    momentum: Any
+    xi: jax.Array
+    step: jax.Array
+
+
+class SGNHTInfo(NamedTuple):
+    """What one step saw at the position that it started from, and where it left the momentum.
+
+    Attributes:
+        logdensity: minibatch estimate of the log density, a scalar.
+        grad_norm: Euclidean norm of its gradient, a scalar.
+        step_size: ε of the step, a scalar.
+        kinetic_temperature: ‖p‖²/d after the step, a scalar, which the thermostat holds at T.
+    """
+
+    logdensity: jax.Array
+    grad_norm: jax.Array
+    step_size: jax.Array
+    kinetic_temperature: jax.Array
+
+
 def sgld(
     value_and_grad_estimator: Callable, step_size: StepSize, temperature: float = 1.0
-) -> SamplingAlgorithm:
+) -> Kernel:
     """`blackjax.sgld`: θ ← θ + h·g + √(2hT)·ξ, targeting p(θ)^{1/T} as h → 0.
 
     Welling & Teh (2011) write ε = 2h. BlackJAX's kernel returns a bare position; here the
@@ -42,8 +78,7 @@ def sgld(
     Raises:
         InputError: if step size or temperature is not positive and finite.
     """
-    schedule = as_schedule(step_size)
-    check_temperature(temperature)
+    step_sizes, temperatures = as_schedules(step_size, temperature)
     kernel = blackjax.sgld.build_kernel()
 
     def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGLDState:
@@ -51,14 +86,140 @@ def sgld(
 
     def step_fn(rng_key: jax.Array, state: SGLDState, minibatch: Any) -> tuple[SGLDState, StepInfo]:
         value, grad = value_and_grad_estimator(state.position, minibatch)
-        position = kernel(
-            rng_key,
-            state.position,
-            lambda *_: grad,  # evaluated above, where its value is kept too
-            minibatch,
-            schedule(state.step),
-            temperature,
-        )
-        return SGLDState(position, state.step + 1), StepInfo(value, optax.tree.norm(grad))
+        h, t = step_sizes(state.step), temperatures(state.step)
+        # The gradient is evaluated above, where its value is kept too.
+        position = kernel(rng_key, state.position, lambda *_: grad, minibatch, h, t)
+        info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
+        return SGLDState(_like(position, state.position), state.step + 1), info
 
-    return SamplingAlgorithm(init_fn, step_fn)  # type: ignore[arg-type]
+    def noise_gain(state: SGLDState) -> Any:
+        return jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5), state.position)
+
+    return Kernel(init_fn, step_fn, noise_gain)
+
+
+def sghmc(
+    value_and_grad_estimator: Callable,
+    step_size: StepSize,
+    temperature: float = 1.0,
+    *,
+    num_integration_steps: int = 10,
+    alpha: float = 0.01,
+) -> Kernel:
+    """`blackjax.sghmc`: momentum drawn from N(0, I), then L steps of Euler's method with friction.
+
+        θ ← θ + ε·p         p ← (1 − αε)·p + ε·g + √(2αε)·ξ     (g at the θ before)
+
+    Its limits, all in BlackJAX 1.7: it samples T = 1 only, because the momentum is redrawn at
+    T = 1; one minibatch serves all L steps; the momentum and the steps' noise come from one
+    key; Euler's method gains energy, so that the law is too wide by a term of order Lε². A
+    `Cyclical` step size leaves its momentum noisy while it explores. `probbnn.sghmc` has none
+    of these.
+
+    Args:
+        value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
+        step_size: ε, a step in time: its square compares with the step sizes of the others.
+        temperature: must be 1.
+        num_integration_steps: L; one kernel step costs L + 1 gradients, the last for its report.
+        alpha: friction per unit of time.
+
+    Raises:
+        InputError: if the temperature is not 1 or another setting is outside its range.
+    """
+    if temperature != 1:
+        raise InputError(
+            f"temperature is {temperature}; BlackJAX's SGHMC redraws its momentum at T = 1 and "
+            "can sample no other; use probbnn's own sghmc"
+        )
+    if num_integration_steps < 1:
+        raise InputError(f"num_integration_steps is {num_integration_steps}; at least 1 is needed")
+    _check_alpha(alpha)
+    step_sizes, temperatures = as_schedules(step_size, temperature)
+    kernel = blackjax.sghmc.build_kernel(alpha)
+
+    def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGHMCState:
+        return SGHMCState(position, jnp.zeros((), jnp.int32))
+
+    def grad_estimator(position: Any, minibatch: Any) -> Any:
+        return value_and_grad_estimator(position, minibatch)[1]
+
+    def step_fn(
+        rng_key: jax.Array, state: SGHMCState, minibatch: Any
+    ) -> tuple[SGHMCState, StepInfo]:
+        value, grad = value_and_grad_estimator(state.position, minibatch)
+        h, t = step_sizes(state.step), temperatures(state.step)
+        position = kernel(
+            rng_key, state.position, grad_estimator, minibatch, h, num_integration_steps, t
+        )
+        info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
+        return SGHMCState(_like(position, state.position), state.step + 1), info
+
+    return Kernel(init_fn, step_fn)
+
+
+def sgnht(
+    value_and_grad_estimator: Callable,
+    step_size: StepSize,
+    temperature: float = 1.0,
+    *,
+    alpha: float = 0.01,
+) -> Kernel:
+    """`blackjax.sgnht`: SGHMC whose friction ξ is steered to keep the kinetic temperature at T.
+
+        θ ← θ + ε·p     p ← (1 − ξε)·p + ε·g + √(2αεT)·ζ     ξ ← ξ + ε(‖p‖²/d − T)
+
+    with g at the θ before. Source: Ding et al. (2014), "Bayesian sampling using stochastic
+    gradient thermostats", algorithm 2.
+
+    Its limits: one ξ serves all coordinates, so it takes out minibatch noise (and the energy that
+    Euler's method gains) only on average, cooling some coordinates for the heat of others; the
+    kinetic temperature is right by construction and says nothing about the positions'. Chains
+    start at rest.
+
+    Args:
+        value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
+        step_size: ε, a step in time: its square compares with the step sizes of the others.
+        temperature: T > 0.
+        alpha: the friction that the injected noise would need on its own.
+
+    Raises:
+        InputError: if a number is outside its range.
+    """
+    _check_alpha(alpha)
+    step_sizes, temperatures = as_schedules(step_size, temperature)
+    kernel = blackjax.sgnht.build_kernel(alpha)
+
+    def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGNHTState:
+        return SGNHTState(
+            position,
+            jax.tree.map(jnp.zeros_like, position),
+            jnp.asarray(alpha),
+            jnp.zeros((), jnp.int32),
+        )
+
+    def step_fn(
+        rng_key: jax.Array, state: SGNHTState, minibatch: Any
+    ) -> tuple[SGNHTState, SGNHTInfo]:
+        value, grad = value_and_grad_estimator(state.position, minibatch)
+        h, t = step_sizes(state.step), temperatures(state.step)
+        theirs = blackjax.sgmcmc.sgnht.SGNHTState(state.position, state.momentum, state.xi)
+        theirs = kernel(rng_key, theirs, lambda *_: grad, minibatch, h, t)
+        momentum = _like(theirs.momentum, state.momentum)
+        size = sum(leaf.size for leaf in jax.tree.leaves(momentum))
+        kinetic_temperature = optax.tree.norm(momentum, squared=True) / size
+        info = SGNHTInfo(value, optax.tree.norm(grad), jnp.asarray(h), kinetic_temperature)
+        position = _like(theirs.position, state.position)
+        xi = theirs.xi.astype(state.xi.dtype)
+        return SGNHTState(position, momentum, xi, state.step + 1), info
+
+    return Kernel(init_fn, step_fn)
+
+
+def _like(tree: Any, other: Any) -> Any:
+    """BlackJAX's noise promotes narrow dtypes; a scan needs the ones that it started with."""
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, other)
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 < alpha < float("inf"):
+        raise InputError(f"alpha is {alpha}; it must be positive and finite")

@@ -5,11 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-from blackjax.base import SamplingAlgorithm
 
-from probbnn.kernels.base import StepInfo
+from probbnn.kernels.base import Kernel
 
-__all__ = ["OptaxState", "optimizer"]
+__all__ = ["OptaxInfo", "OptaxState", "optimizer"]
 
 
 class OptaxState(NamedTuple):
@@ -24,11 +23,23 @@ class OptaxState(NamedTuple):
     opt_state: Any
 
 
+class OptaxInfo(NamedTuple):
+    """What one step saw at the position that it started from.
+
+    Attributes:
+        logdensity: minibatch estimate of the log density, a scalar.
+        grad_norm: Euclidean norm of its gradient, a scalar.
+    """
+
+    logdensity: jax.Array
+    grad_norm: jax.Array
+
+
 def optimizer(
     value_and_grad_estimator: Callable,
     transformation: optax.GradientTransformation,
     data_size: int,
-) -> SamplingAlgorithm:
+) -> Kernel:
     """Maximise a log density with Optax: a maximum a posteriori (MAP) point estimate.
 
     The loss that Optax sees is −logdensity/N, the usual training loss (mean negative log
@@ -46,11 +57,11 @@ def optimizer(
 
     def step_fn(
         rng_key: jax.Array, state: OptaxState, minibatch: Any
-    ) -> tuple[OptaxState, StepInfo]:
+    ) -> tuple[OptaxState, OptaxInfo]:
         value, grad = value_and_grad_estimator(state.position, minibatch)
         loss_grad = optax.tree.scale(-1 / data_size, grad)
         updates, opt_state = transformation.update(loss_grad, state.opt_state, state.position)
         position = optax.apply_updates(state.position, updates)
-        return OptaxState(position, opt_state), StepInfo(value, optax.tree.norm(grad))
+        return OptaxState(position, opt_state), OptaxInfo(value, optax.tree.norm(grad))
 
-    return SamplingAlgorithm(init_fn, step_fn)  # type: ignore[arg-type]
+    return Kernel(init_fn, step_fn)

@@ -1,25 +1,36 @@
-"""What all kernels share: the contract, and the checks of step size and temperature.
-
-A kernel of this library is a `blackjax.base.SamplingAlgorithm` with
-
-    init(position) -> state
-    step(rng_key, state, minibatch) -> (state, info)
-
-where ``state`` is a NamedTuple with a field ``position`` and ``info`` a NamedTuple of scalars with
-at least ``logdensity`` (a minibatch estimate) and ``grad_norm``.
-"""
+"""What all kernels share: the contract, and the checks of step size and temperature."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from probbnn.errors import InputError, is_positive
+from probbnn.kernels.cyclical import Cyclical
 
-__all__ = ["StepInfo", "StepSize", "as_schedule", "check_temperature"]
+__all__ = ["Kernel", "StepInfo", "StepSize", "as_schedule", "as_schedules"]
 
 StepSize = float | Callable[[Any], Any]
+
+
+class Kernel(NamedTuple):
+    """A sampler on minibatches, called as BlackJAX's `SamplingAlgorithm` is.
+
+    Attributes:
+        init: ``init(position) -> state``, a NamedTuple with a field ``position``.
+        step: ``step(rng_key, state, minibatch) -> (state, info)``, where info is a NamedTuple of
+            scalars with at least ``logdensity`` (a minibatch estimate) and ``grad_norm``.
+        noise_gain: ``noise_gain(state) -> pytree`` like the position: by how much noise of unit
+            variance in a coordinate of the gradient raises that coordinate's temperature, per
+            unit of step size. ½ for SGLD (the noise of h·ĝ has variance h²·Var[ĝ], the injected
+            noise 2hT). ``None`` where it is unknown.
+    """
+
+    init: Callable[..., Any]
+    step: Callable[..., Any]
+    noise_gain: Callable[[Any], Any] | None = None
 
 
 class StepInfo(NamedTuple):
@@ -28,10 +39,12 @@ class StepInfo(NamedTuple):
     Attributes:
         logdensity: minibatch estimate of the log density, a scalar.
         grad_norm: Euclidean norm of its gradient, a scalar.
+        step_size: h of the step, a scalar.
     """
 
     logdensity: jax.Array
     grad_norm: jax.Array
+    step_size: jax.Array
 
 
 def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:
@@ -51,9 +64,22 @@ def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:
     return optax.constant_schedule(step_size)
 
 
-def check_temperature(temperature: float) -> None:
-    """Raise `InputError` unless the temperature is positive and finite."""
+def as_schedules(
+    step_size: StepSize, temperature: float
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """The schedules ``step -> step size`` and ``step -> temperature`` of a kernel.
+
+    The temperature is constant, except that a `Cyclical` step size turns the noise off (T = 0)
+    while it explores.
+
+    Raises:
+        InputError: if a number is not positive and finite.
+    """
     if not is_positive(temperature):
         raise InputError(
             f"temperature is {temperature}; it must be positive and finite (1 is the posterior)"
         )
+    schedule = as_schedule(step_size)
+    if isinstance(step_size, Cyclical):
+        return schedule, lambda step: jnp.where(step_size.is_sampling(step), temperature, 0.0)
+    return schedule, optax.constant_schedule(temperature)

@@ -1,9 +1,8 @@
 """Preconditioned stochastic gradient Langevin dynamics (pSGLD), RMSprop's preconditioner.
 
-One step from θ with the gradient estimate g, on the scale of the log density (so N times the
-mean gradient of a training loss):
+One step from θ with the gradient estimate g, on the scale of the log density, and the
+preconditioner G = 1/(λ + √V) of `probbnn.kernels.rms`, which sees g first:
 
-    V ← αV + (1−α) g²           G = 1/(λ + √V)
     θ ← θ + h (G·g + T·Γ) + √(2hTG) ξ,   ξ ~ N(0, I)
 
 Source: Li, Chen, Carlson & Carin (2016), "Preconditioned stochastic gradient Langevin dynamics
@@ -22,12 +21,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from blackjax.base import SamplingAlgorithm
 from jax.flatten_util import ravel_pytree
 
 from probbnn.errors import InputError
-from probbnn.kernels.base import StepInfo, StepSize, as_schedule, check_temperature
+from probbnn.kernels.base import Kernel, StepInfo, StepSize, as_schedules
 from probbnn.kernels.noise import normal_like
+from probbnn.kernels.rms import RMSPreconditioner
 
 __all__ = ["PSGLDInfo", "PSGLDState", "as_top_level_api", "build_kernel", "init", "psgld"]
 
@@ -56,25 +55,15 @@ def init(position: Any) -> PSGLDState:
     return PSGLDState(position, jax.tree.map(jnp.zeros_like, position), jnp.zeros((), jnp.int32))
 
 
-def build_kernel(
-    *,
-    decay: float = 0.99,
-    damping: float = 1.0,
-    bias_correction: bool = True,
-    gamma: Gamma = None,
-    freeze_after: int | None = None,
-) -> Callable:
+def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
     """Build the pSGLD transition kernel.
 
     Args:
-        decay: α in [0, 1), the decay of the running average V.
-        damping: λ > 0, on the scale of the log density's gradient.
-        bias_correction: divide V by 1 − α^t, as Adam does, so that the first steps are not
-            1/√(1−α) times too large.
+        rms: the preconditioner's settings.
         gamma: ``None`` leaves Γ out, as published implementations do; ``"exact"`` computes the
             Hessian's diagonal with one Jacobian-vector product per parameter (small targets);
-            ``"hutchinson"`` estimates it without bias from one Rademacher probe.
-        freeze_after: number of steps after which V stays as it is and Γ is 0; ``None``: never.
+            ``"hutchinson"`` estimates it without bias from one Rademacher probe. Once the
+            preconditioner is frozen, Γ is 0.
 
     Returns:
         ``kernel(rng_key, state, value_and_grad_estimator, minibatch, step_size, temperature=1.0)
@@ -83,9 +72,10 @@ def build_kernel(
         `LogDensity.value_and_grad_estimator` does.
 
     Raises:
-        InputError: if decay, damping, gamma or freeze_after is outside its range.
+        InputError: if there is no such gamma.
     """
-    _check(decay, damping, gamma, freeze_after)
+    if gamma is not None and gamma not in _HESSIAN_DIAGONALS:
+        raise InputError(f"gamma is {gamma!r}; choose None, 'exact' or 'hutchinson'")
 
     def kernel(
         rng_key: jax.Array,
@@ -98,24 +88,16 @@ def build_kernel(
         noise_key, probe_key = jax.random.split(rng_key)
         position, step = state.position, state.step
         value, grad = value_and_grad_estimator(position, minibatch)
-        frozen = False if freeze_after is None else step >= freeze_after
-        num_averaged = step + 1 if freeze_after is None else jnp.minimum(step + 1, freeze_after)
-        normaliser = 1 - decay**num_averaged if bias_correction else 1.0
-
-        second_moment = jax.tree.map(
-            lambda v, g: jnp.where(frozen, v, decay * v + (1 - decay) * g**2),
-            state.second_moment,
-            grad,
-        )
-        preconditioner = jax.tree.map(
-            lambda v: 1 / (damping + jnp.sqrt(v / normaliser)), second_moment
-        )
+        second_moment = rms.update(state.second_moment, grad, step)
+        preconditioner = rms.diagonal(second_moment, step + 1)
         drift = jax.tree.map(jnp.multiply, preconditioner, grad)
         if gamma is not None:
             hessian_diagonal = _HESSIAN_DIAGONALS[gamma](
                 probe_key, lambda theta: value_and_grad_estimator(theta, minibatch)[1], position
             )
-            weight = jnp.where(frozen, 0.0, temperature * (1 - decay) / normaliser)
+            normaliser = rms.normaliser(step + 1)
+            weight = temperature * (1 - rms.decay) / normaliser
+            weight = jnp.where(rms.is_frozen(step), 0.0, weight)
             drift = jax.tree.map(
                 lambda d, g, v, grad, hessian: (
                     d + weight * _gamma(g, v / normaliser, grad, hessian)
@@ -135,7 +117,7 @@ def build_kernel(
             preconditioner,
             normal_like(noise_key, position),
         )
-        info = PSGLDInfo(value, optax.tree.norm(grad))
+        info = PSGLDInfo(value, optax.tree.norm(grad), jnp.asarray(step_size))
         return PSGLDState(new_position, second_moment, step + 1), info
 
     return kernel
@@ -145,15 +127,25 @@ def as_top_level_api(
     value_and_grad_estimator: Callable,
     step_size: StepSize,
     temperature: float = 1.0,
-    **settings: Any,
-) -> SamplingAlgorithm:
+    *,
+    decay: float = 0.99,
+    damping: float = 1.0,
+    bias_correction: bool = True,
+    freeze_after: int | None = None,
+    gamma: Gamma = None,
+) -> Kernel:
     """The sampler: ``init(position)`` and ``step(rng_key, state, minibatch) -> (state, info)``.
 
     Args:
         value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
-        step_size: h, a positive number, or a schedule ``step -> h`` (any Optax schedule).
+        step_size: h, a positive number, or a schedule ``step -> h`` (any Optax schedule, or a
+            `Cyclical`).
         temperature: T > 0; the target is p(θ)^{1/T}.
-        **settings: see `build_kernel`.
+        decay: see `RMSPreconditioner`; so the next three.
+        damping: λ.
+        bias_correction: whether V is divided by 1 − α^t.
+        freeze_after: number of steps after which V, and so G, stays as it is; ``None``: never.
+        gamma: see `build_kernel`.
 
     Raises:
         InputError: if a number is outside its range.
@@ -168,9 +160,9 @@ def as_top_level_api(
         >>> float(info.logdensity)
         -0.5
     """
-    kernel = build_kernel(**settings)
-    schedule = as_schedule(step_size)
-    check_temperature(temperature)
+    rms = RMSPreconditioner(decay, damping, bias_correction, freeze_after)
+    kernel = build_kernel(rms, gamma)
+    step_sizes, temperatures = as_schedules(step_size, temperature)
 
     def init_fn(position: Any, rng_key: jax.Array | None = None) -> PSGLDState:
         return init(position)
@@ -178,10 +170,13 @@ def as_top_level_api(
     def step_fn(
         rng_key: jax.Array, state: PSGLDState, minibatch: Any
     ) -> tuple[PSGLDState, PSGLDInfo]:
-        step_size = schedule(state.step)
-        return kernel(rng_key, state, value_and_grad_estimator, minibatch, step_size, temperature)
+        h, t = step_sizes(state.step), temperatures(state.step)
+        return kernel(rng_key, state, value_and_grad_estimator, minibatch, h, t)
 
-    return SamplingAlgorithm(init_fn, step_fn)  # type: ignore[arg-type]
+    def noise_gain(state: PSGLDState) -> Any:
+        return optax.tree.scale(0.5, rms.diagonal(state.second_moment, state.step))
+
+    return Kernel(init_fn, step_fn, noise_gain)
 
 
 psgld = as_top_level_api
@@ -223,16 +218,3 @@ _HESSIAN_DIAGONALS = {
     "exact": _exact_hessian_diagonal,
     "hutchinson": _hutchinson_hessian_diagonal,
 }
-
-
-def _check(decay: float, damping: float, gamma: Gamma, freeze_after: int | None) -> None:
-    if not 0 <= decay < 1:
-        raise InputError(f"decay is {decay}; it must be at least 0 and less than 1")
-    if not 0 < damping < float("inf"):
-        raise InputError(f"damping is {damping}; it must be positive and finite")
-    if gamma is not None and gamma not in _HESSIAN_DIAGONALS:
-        raise InputError(f"gamma is {gamma!r}; choose None, 'exact' or 'hutchinson'")
-    if freeze_after is not None and freeze_after < 1:
-        raise InputError(
-            f"freeze_after is {freeze_after}; the preconditioner needs at least one step"
-        )
