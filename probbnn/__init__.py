@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from probbnn.data import out_of_distribution as out_of_distribution
     from probbnn.data import patches as patches
     from probbnn.data import shift as shift
+    from probbnn.diagnostics import TemperatureMeters as TemperatureMeters
+    from probbnn.diagnostics import measure_temperature as measure_temperature
     from probbnn.draws import Draws as Draws
     from probbnn.errors import InputError as InputError
     from probbnn.kernels.base import Kernel as Kernel
@@ -54,9 +56,11 @@ _HOMES = {
     "MLP": "models",
     "Minibatch": "logdensity",
     "Predictive": "predictive",
+    "TemperatureMeters": "diagnostics",
     "evaluate": "metrics",
     "evaluate_ood": "metrics",
     "load": "data",
+    "measure_temperature": "diagnostics",
     "out_of_distribution": "data",
     "patches": "data",
     "predict": "predictive",

@@ -54,6 +54,9 @@ def next_minibatch(
     """
     num_batches, batch_size = stream.order.shape
     data_size = inputs.shape[0]
+    if num_batches == 1:
+        # All the data: their order does not matter, and chains can share them.
+        return stream, Minibatch(inputs, targets, jnp.ones(data_size, bool))
     epoch, position = jnp.divmod(step, num_batches)
 
     def renew() -> jax.Array:

@@ -1,0 +1,316 @@
+"""At which temperature did a run sample? Three meters, each with its band, and a verdict.
+
+- The **gradient-noise ratio** predicts: by how much the noise of minibatch gradients raises the
+  temperature. A step of SGLD injects noise of variance 2hT and adds h²·Var[ĝ] with its gradient,
+  so that coordinate i sits at T + ½h·Var[ĝ_i]; other kernels differ by their
+  `Kernel.noise_gain`. The ratio is the mean of this excess over the coordinates, over T. It holds
+  for what forgets within an epoch. Minibatches are drawn without replacement, their noise sums
+  to zero over each epoch, and slower directions are heated less than it says.
+- The **configurational temperature** measures: −⟨θ − c, ∇logdensity(θ)⟩/d has the expectation T
+  under p(θ)^{1/T} (integrate by parts), coordinate by coordinate, whatever p is and for any c that
+  does not depend on θ. The mean of the *other* chains is such a c, and takes most of the noise
+  away. The meter sees minibatch noise, a step size that is too large, and chains that have not
+  arrived.
+- The **kinetic temperature**, ‖u‖²/d of kernels with momentum, has the expectation T too. It
+  settles within a few steps, long before the positions do.
+
+Sources: Welling & Teh (2011), "Bayesian learning via stochastic gradient Langevin dynamics",
+sec. 4 (the noise of the two kinds); Wenzel et al. (2020), "How good is the Bayes posterior in deep
+neural networks really?", app. I (both temperatures as diagnostics).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probbnn import minibatch
+from probbnn.draws import Draws
+from probbnn.errors import InputError
+from probbnn.logdensity import LogDensity
+from probbnn.metrics import Interval
+
+__all__ = ["TemperatureMeters", "measure_temperature"]
+
+# A temperature is called wrong when its whole band is further than this from T, relatively.
+_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class TemperatureMeters:
+    """What `measure_temperature` found. Bands are ±2 Monte-Carlo standard errors.
+
+    Attributes:
+        temperature: T, what the run was asked to sample at.
+        configurational: mean over draws of −⟨θ − c, ∇logdensity(θ)⟩/d.
+        configurational_by_layer: the same within each layer.
+        gradient_noise: the part of T that minibatch noise adds (0.5: it sits at 1.5 T); ``None``
+            where the kernel does not say how gradient noise heats it.
+        gradient_noise_by_layer: the same within each layer.
+        kinetic: mean over the steps after warm-up; ``None`` without momentum.
+        num_parameters: d. At one instant a kinetic temperature is within T(1 ± 2√(2/d)).
+    """
+
+    temperature: float
+    configurational: Interval
+    configurational_by_layer: Mapping[str, Interval]
+    gradient_noise: Interval | None
+    gradient_noise_by_layer: Mapping[str, Interval]
+    kinetic: Interval | None
+    num_parameters: int
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for a person: the measured temperature, and what to do if it is wrong."""
+        asked, measured, noise = self.temperature, self.configurational, self.gradient_noise
+        sampling = f"sampling at T ≈ {measured.value:.2g}"
+        if measured.low > asked * (1 + _TOLERANCE):
+            return f"{sampling}, not {asked:g}: {self._remedy}"
+        if measured.high < asked * (1 - _TOLERANCE):
+            return (
+                f"{sampling}, not {asked:g}: the chains are still on their way from their starts; "
+                "run longer"
+            )
+        if noise is not None and noise.low > _TOLERANCE:
+            return (
+                f"minibatch noise adds {noise.value:.0%} to T = {asked:g} wherever the chains "
+                "forget within an epoch: smaller step, larger batch or control variates"
+            )
+        if not measured.high - measured.low < asked:
+            return (
+                f"cannot tell the temperature: {measured}, asked {asked:g}; measure on more draws"
+            )
+        return f"{sampling}, as asked"
+
+    @property
+    def _remedy(self) -> str:
+        excess = self.configurational.value / self.temperature - 1
+        if self.gradient_noise is None:
+            return "smaller step or larger batch"
+        if self.gradient_noise.value > 0.5 * excess:
+            return "smaller step, larger batch or control variates"
+        return (
+            f"minibatch noise explains {self.gradient_noise.value:.0%} of T only; smaller step, or "
+            "more steps if the chains are still on their way"
+        )
+
+    def __str__(self) -> str:
+        meters = {"all": (self.configurational, self.gradient_noise)}
+        if len(self.configurational_by_layer) > 1:
+            for layer, interval in self.configurational_by_layer.items():
+                meters[layer] = interval, self.gradient_noise_by_layer.get(layer)
+        rows = [("", "configurational T", "gradient noise / T")]
+        rows += [
+            (layer, str(measured), "unknown" if noise is None else str(noise))
+            for layer, (measured, noise) in meters.items()
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        if self.kinetic is not None:
+            lines.append(f"kinetic T: {self.kinetic}")
+        return "\n".join([*lines, self.verdict])
+
+    def to_dict(self) -> dict[str, Any]:
+        """All meters by name, and the verdict, for JSON."""
+
+        def plain(meter: Interval | None) -> Any:
+            return None if meter is None else meter.to_dict()
+
+        return {
+            "verdict": self.verdict,
+            "temperature": self.temperature,
+            "configurational": plain(self.configurational),
+            "gradient_noise": plain(self.gradient_noise),
+            "kinetic": plain(self.kinetic),
+            "by_layer": {
+                layer: {
+                    "configurational": plain(interval),
+                    "gradient_noise": plain(self.gradient_noise_by_layer.get(layer)),
+                }
+                for layer, interval in self.configurational_by_layer.items()
+            },
+        }
+
+
+def measure_temperature(
+    rng_key: jax.Array,
+    target: LogDensity,
+    draws: Draws,
+    *,
+    num_draws: int = 100,
+    num_minibatches: int = 50,
+) -> TemperatureMeters:
+    """Measure at which temperature a run sampled.
+
+    Args:
+        rng_key: draws the minibatches on which the gradient noise is measured.
+        target: the log density that was sampled, with its control variates if it had any.
+        draws: the run.
+        num_draws: about how many draws, of all chains and evenly spaced, to measure on; each
+            costs a gradient over all the data. The gradient noise takes one draw of each chain.
+        num_minibatches: minibatches per chain for the gradient noise.
+
+    Raises:
+        InputError: if the run has no temperature (point estimates; a kernel that does not say),
+            or its positions are not those of the target.
+
+    Examples:
+        >>> import jax, probbnn as pb
+        >>> train, test = pb.load("digits")
+        >>> target = pb.LogDensity(pb.MLP(hidden=(10,)), train)
+        >>> draws = pb.sample(
+        ...     jax.random.key(0), target, "sghmc", num_steps=400, batch_size=200, progress=False
+        ... )
+        >>> meters = pb.measure_temperature(jax.random.key(1), target, draws, num_draws=20)
+        >>> print(meters.verdict)  # 400 steps from the initialiser are too few
+        sampling at T ≈ ..., not 1: the chains are still on their way from their starts; run longer
+    """
+    if draws.temperature is None:
+        raise InputError(
+            f"{draws.method} has no temperature: it is a point estimate, or a ready-made kernel "
+            "that does not say (dataclasses.replace(draws, temperature=…) does)"
+        )
+    for name, number in (("num_draws", num_draws), ("num_minibatches", num_minibatches)):
+        if number < 1:
+            raise InputError(f"{name} is {number}; it must be at least 1")
+    target.check_position(jax.tree.map(lambda leaf: leaf[0, 0], draws.positions))
+    layers = _layers(draws.positions)
+    sizes = np.array([leaf[0, 0].size for leaf in jax.tree.leaves(draws.positions)])
+
+    virials = _virials(target, draws, -(-num_draws // draws.num_chains))
+    overall, by_layer = _meters(virials, sizes, layers, _monte_carlo)
+    noise: Interval | None = None
+    noise_by_layer: dict[str, Interval] = {}
+    if draws.noise_gain is not None and "step_size" in draws.sample_stats:
+        excess = _noise_excess(rng_key, target, draws, num_minibatches) / draws.temperature
+        noise, noise_by_layer = _meters(excess, sizes, layers, _independent)
+    return TemperatureMeters(
+        temperature=draws.temperature,
+        configurational=overall,
+        configurational_by_layer=by_layer,
+        gradient_noise=noise,
+        gradient_noise_by_layer=noise_by_layer,
+        kinetic=_kinetic(draws),
+        num_parameters=int(sizes.sum()),
+    )
+
+
+def _layers(positions: Any) -> dict[str, list[int]]:
+    """Indices of the leaves of each layer; a layer is what holds the leaves, by dotted path."""
+    layers: dict[str, list[int]] = {}
+    for index, (path, _) in enumerate(jax.tree.leaves_with_path(positions)):
+        name = jax.tree_util.keystr(path[:-1] or path, simple=True, separator=".")
+        layers.setdefault(name or "all parameters", []).append(index)
+    return layers
+
+
+def _meters(
+    sums: np.ndarray,
+    sizes: np.ndarray,
+    layers: Mapping[str, list[int]],
+    band: Callable[[np.ndarray], Interval],
+) -> tuple[Interval, dict[str, Interval]]:
+    """Means per coordinate, over all and by layer, of sums by leaf ``(chain, sample, leaf)``."""
+
+    def meter(leaves: Any) -> Interval:
+        return band(sums[:, :, leaves].sum(axis=-1) / sizes[leaves].sum())
+
+    return meter(slice(None)), {layer: meter(leaves) for layer, leaves in layers.items()}
+
+
+def _monte_carlo(values: np.ndarray) -> Interval:
+    """The mean of ``(chain, draw)`` and twice its standard error, autocorrelation counted."""
+    num_chains, num_draws = values.shape
+    if num_draws >= 4:
+        import arviz as az
+
+        error = float(az.mcse(values))
+    elif num_chains > 1:
+        error = float(values.mean(axis=1).std(ddof=1)) / np.sqrt(num_chains)
+    else:
+        error = np.nan
+    mean = float(values.mean())
+    return Interval(mean, mean - 2 * error, mean + 2 * error)
+
+
+def _independent(values: np.ndarray) -> Interval:
+    """The mean of independent values and twice its standard error."""
+    error = float(values.std(ddof=1)) / np.sqrt(values.size) if values.size > 1 else np.nan
+    mean = float(values.mean())
+    return Interval(mean, mean - 2 * error, mean + 2 * error)
+
+
+def _virials(target: LogDensity, draws: Draws, draws_per_chain: int) -> np.ndarray:
+    """−⟨θ − c, ∇logdensity(θ)⟩ leaf by leaf at some draws, shape ``(chain, draw, leaf)``."""
+    positions = draws.positions
+    if draws.num_chains == 1 and draws.num_draws > 1:
+        # The halves of a single chain stand for two.
+        half, draws_per_chain = draws.num_draws // 2, -(-draws_per_chain // 2)
+        positions = jax.tree.map(
+            lambda leaf: leaf[0, -2 * half :].reshape(2, half, *leaf.shape[2:]), positions
+        )
+    num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
+
+    @jax.jit
+    def virials(center: Any, positions: Any) -> jax.Array:
+        def virial(position: Any) -> jax.Array:
+            grad = jax.grad(target.logdensity_fn)(position)
+            products = jax.tree.map(lambda x, c, g: -jnp.vdot(x - c, g), position, center, grad)
+            return jnp.stack(jax.tree.leaves(products))
+
+        return jax.lax.map(virial, positions)
+
+    means = jax.tree.map(lambda leaf: leaf.mean(axis=1), positions)
+    index = np.unique(np.linspace(0, num_draws - 1, draws_per_chain).round().astype(int))
+    results = []
+    for chain in range(num_chains):
+        mean_of_others = jax.tree.map(
+            lambda mean, c=chain: (mean.sum(axis=0) - mean[c]) / max(num_chains - 1, 1), means
+        )
+        some = jax.tree.map(lambda leaf, c=chain: leaf[c, index], positions)
+        results.append(virials(mean_of_others, some))
+    return np.stack(results)
+
+
+def _noise_excess(
+    rng_key: jax.Array, target: LogDensity, draws: Draws, num_minibatches: int
+) -> np.ndarray:
+    """What minibatch noise adds to the temperatures of a leaf's coordinates, summed over them.
+
+    Shape ``(chain, minibatch, leaf)``; at the last draw of each chain, with the run's batch size.
+    """
+    inputs, targets = target.inputs, target.targets
+    batch_size = draws.settings["batch_size"]
+
+    def excess(key: jax.Array, position: Any, gain: Any) -> jax.Array:
+        exact = jax.grad(target.logdensity_fn)(position)
+
+        def one(stream: Any, step: jax.Array) -> tuple[Any, jax.Array]:
+            stream, batch = minibatch.next_minibatch(stream, step, inputs, targets)
+            estimate = target.grad_estimator(position, batch)
+            sums = jax.tree.map(
+                lambda gain, a, b: jnp.sum(gain * (a - b) ** 2), gain, estimate, exact
+            )
+            return stream, jnp.stack(jax.tree.leaves(sums))
+
+        stream = minibatch.init(key, target.data_size, batch_size)
+        return jax.lax.scan(one, stream, jnp.arange(num_minibatches))[1]
+
+    last = jax.tree.map(lambda leaf: leaf[:, -1], draws.positions)
+    keys = jax.random.split(rng_key, draws.num_chains)
+    per_step_size = jax.jit(lambda args: jax.lax.map(lambda a: excess(*a), args))(
+        (keys, last, draws.noise_gain)
+    )
+    return draws.sample_stats["step_size"][:, -1, None, None] * np.asarray(per_step_size)
+
+
+def _kinetic(draws: Draws) -> Interval | None:
+    """The kinetic temperature over the steps from the first kept draw on."""
+    trace = draws.trace.get("kinetic_temperature")
+    if trace is None:
+        return None
+    first = 0 if draws.draw_steps is None else int(draws.draw_steps[0])
+    return _monte_carlo(trace[:, min(first, trace.shape[1] - 1) :])
