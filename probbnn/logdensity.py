@@ -154,14 +154,15 @@ class LogDensity:
         does not grow with the size of the data.
         """
 
-        @jax.checkpoint
-        def add_block(total: jax.Array, block: Minibatch) -> tuple[jax.Array, None]:
-            return total + self.pointwise_loglikelihood_fn(position, block).sum(), None
-
         logprior = self.logprior_fn(position)
         if self.data_size <= _BLOCK_SIZE:
             everything = Minibatch(self.inputs, self.targets)
             return logprior + self.pointwise_loglikelihood_fn(position, everything).sum()
+
+        @jax.checkpoint
+        def add_block(total: jax.Array, block: Minibatch) -> tuple[jax.Array, None]:
+            return total + self.pointwise_loglikelihood_fn(position, block).sum(), None
+
         blocks = _in_blocks(self.inputs, self.targets)
         loglikelihood, _ = jax.lax.scan(add_block, jnp.zeros_like(logprior), blocks)
         return logprior + loglikelihood

@@ -156,10 +156,13 @@ def epoch_of(target, batch_size):
     return jax.lax.scan(step, stream, jnp.arange(-(-target.data_size // batch_size)))[1]
 
 
+@pytest.mark.parametrize("control_variates", [False, True])
 @pytest.mark.parametrize("batch_size", [5, 22, 23])
 def test_estimates_average_to_the_full_data_over_an_epoch(
-    target, position, full_gradient, batch_size
+    target, position, full_gradient, batch_size, control_variates
 ):
+    if control_variates:  # around a center that has nothing to do with the position
+        target = target.with_control_variates(target.init(jax.random.key(7)))
     batches = epoch_of(target, batch_size)
     weights = batches.mask.sum(axis=1) / target.data_size
     estimate = jax.jit(jax.vmap(target.value_and_grad_estimator, (None, 0)))
@@ -187,6 +190,48 @@ def test_value_gradient_and_both_agree(target, position, classes):
     value, gradient = target.value_and_grad_estimator(position, batch)
     CLOSE(value, target.logdensity_estimator(position, batch))
     jax.tree.map(CLOSE, gradient, target.grad_estimator(position, batch))
+
+
+# Control variates
+
+
+def test_control_variates_leave_no_noise_at_the_center_and_little_near_it(
+    target, position, full_gradient
+):
+    centered = target.with_control_variates(position)
+    batches = epoch_of(target, 5)
+    estimate = jax.jit(jax.vmap(centered.value_and_grad_estimator, (None, 0)))
+    value, gradient = estimate(position, batches)
+    exact = jnp.broadcast_to(target.logdensity_fn(position), value.shape)
+    CLOSE(value, exact)
+    jax.tree.map(
+        lambda g, full: CLOSE(g, jnp.broadcast_to(full, g.shape), atol=1e-4),
+        gradient,
+        full_gradient,
+    )
+    near = jax.tree.map(lambda leaf: leaf + 0.01, position)
+    plain = jax.jit(jax.vmap(target.value_and_grad_estimator, (None, 0)))
+    spread = [
+        sum(leaf.var(axis=0).sum() for leaf in jax.tree.leaves(f(near, batches)[1]))
+        for f in (plain, estimate)
+    ]
+    assert spread[1] < 0.01 * spread[0]
+
+
+def test_control_variates_leave_the_target_as_it_was(target, position):
+    centered = target.with_control_variates(position)
+    other = target.init(jax.random.key(3))
+    assert centered.logdensity_fn(other) == target.logdensity_fn(other)
+    batch = pb.Minibatch(target.inputs[:5], target.targets[:5])
+    assert target.logdensity_estimator(other, batch) != centered.logdensity_estimator(other, batch)
+
+
+def test_a_center_of_another_network_or_without_density_is_refused(target, regression, position):
+    with pytest.raises(pb.InputError, match="position"):
+        target.with_control_variates(regression.init(jax.random.key(0)))
+    nowhere = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), position)
+    with pytest.raises(pb.InputError, match="log density at the center is nan"):
+        target.with_control_variates(nowhere)
 
 
 # BlackJAX takes the functions as they are
