@@ -97,6 +97,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if result.methods:
         console.print(tables.in_distribution_table(result.metrics))
         console.print(tables.out_of_distribution_table(result.metrics))
+    for line in tables.temperature_lines(result.metrics):
+        console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():
         print(f"probbnn: {name} failed: {reason}", file=sys.stderr)
     print(f"written to {out}")
@@ -154,7 +156,7 @@ def _customise_method(name: str, method: MethodRun, arguments: argparse.Namespac
 
 def _methods(arguments: argparse.Namespace) -> int:
     for method in METHODS.values():
-        print(f"{method.name:10} {method.backend:10} {method.summary}")
+        print(f"{method.name:14} {method.backend:8} {method.summary}")
     return 0
 
 

@@ -28,6 +28,7 @@ import optax
 from probbnn import __version__, minibatch, models
 from probbnn.chains import DivergenceError
 from probbnn.data import Dataset, load, out_of_distribution
+from probbnn.diagnostics import TemperatureMeters, measure_temperature
 from probbnn.draws import Draws
 from probbnn.errors import InputError
 from probbnn.logdensity import LogDensity
@@ -50,6 +51,10 @@ __all__ = ["MethodResult", "RunResult", "run"]
 _NUM_PROBES = 20
 # "val" of the notebook: that many first training examples.
 _NUM_TRAIN_CURVE = 10_000
+# Draws of all chains, and minibatches per chain, that the temperature is measured on: a minute of
+# MNIST's full-data gradients.
+_NUM_METER_DRAWS = 40
+_NUM_METER_MINIBATCHES = 20
 _VERSIONED = (
     "jax",
     "jaxlib",
@@ -157,7 +162,8 @@ def run(
                 failures[name] = str(error)
                 record.add_failure(name, method, str(error))
                 continue
-            results.append(_evaluate(target, name, method, draws, curve, test, ood))
+            meters = _meters(jax.random.fold_in(key, 1), target, draws)
+            results.append(_evaluate(target, name, method, draws, meters, curve, test, ood))
             record.add(results[-1], target, _probes(test, ood))
         report("figures")
         _write_figures(directory, preset, results, test)
@@ -298,6 +304,18 @@ class _LearningCurve:
         self.points.append(point)
 
 
+def _meters(key: jax.Array, target: LogDensity, draws: Draws) -> TemperatureMeters | None:
+    if draws.temperature is None:
+        return None
+    return measure_temperature(
+        key,
+        target,
+        draws,
+        num_draws=_NUM_METER_DRAWS,
+        num_minibatches=_NUM_METER_MINIBATCHES,
+    )
+
+
 # Each predictive of a method: its name in metrics.json, and its field of `Predictive`. With one
 # draw all of them are one, the plug-in.
 _PREDICTIVES = {"mean_softmax": "probs", "votes": "votes", "mean_logits": "mean_logits_probs"}
@@ -309,6 +327,7 @@ def _evaluate(
     name: str,
     method: MethodRun,
     draws: Draws,
+    meters: TemperatureMeters | None,
     curve: _LearningCurve,
     test: Dataset,
     ood: Mapping[str, Dataset],
@@ -330,6 +349,7 @@ def _evaluate(
     metrics = {
         "label": method.label,
         "temperature": draws.temperature,
+        "temperature_meters": None if meters is None else meters.to_dict(),
         "num_chains": draws.num_chains,
         "num_draws": draws.num_draws,
         "seconds": draws.seconds,

@@ -153,7 +153,6 @@ class LogDensity:
         Evaluated in blocks and, under differentiation, recomputed block by block, so that memory
         does not grow with the size of the data.
         """
-
         logprior = self.logprior_fn(position)
         if self.data_size <= _BLOCK_SIZE:
             everything = Minibatch(self.inputs, self.targets)

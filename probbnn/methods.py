@@ -265,7 +265,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="blackjax_sghmc",
             backend="blackjax",
-            summary="SGHMC with momentum redrawn after each trajectory: T = 1 only, biased in Lε²",
+            summary="SGHMC with momentum redrawn every L steps: T = L/(L-1) at best, and no other",
             builder=_blackjax_sghmc,
             default_step_size=lambda data_size: (_MEAN_LOSS_RATE / data_size) ** 0.5,
         ),

@@ -111,7 +111,9 @@ def stretched(position, minibatch=None):
     return -0.5 * jnp.sum(jnp.array([1.0, 100.0]) * position**2), -jnp.array([1, 100.0]) * position
 
 
-STATE = psgld.PSGLDState(jnp.array([0.7, -1.2]), jnp.array([2.0, 0.5]), jnp.array(3, jnp.int32))
+STATE = psgld.PSGLDState(
+    jnp.array([0.7, -1.2]), jnp.array([2.0, 0.5]), jnp.array(3, jnp.int32), jnp.zeros(2)
+)
 
 
 def gamma_of(kind, target, key=None, state=STATE, **settings):
@@ -133,13 +135,31 @@ def test_exact_gamma_is_the_derivative_of_the_preconditioner(target, bias_correc
         return 1 / (0.5 + jnp.sqrt(second / (1 - 0.8**4 if bias_correction else 1)))
 
     exact = jnp.diag(jax.jacfwd(preconditioner)(STATE.position))
+    if bias_correction:  # V's start at 0 is corrected for, and D's is not
+        exact *= 1 - 0.8**4
     gamma = gamma_of("exact", target, bias_correction=bias_correction)
     CLOSE(gamma, exact, rtol=1e-3, atol=1e-6)
 
 
+def test_gamma_remembers_as_long_as_the_second_moment_does():
+    """D ← αD + (1−α) ∂g²/∂θ, the derivative of V along a chain that hardly moves."""
+    kernel = psgld.build_kernel(RMSPreconditioner(decay=0.8, damping=0.5), "exact")
+    state, slope = psgld.init(STATE.position, "exact"), np.zeros(2)
+    for t in range(3):
+        slope = 0.8 * slope + 0.2 * 2 * np.array([1.0, 100.0]) ** 2 * np.asarray(state.position)
+        state, _ = kernel(jax.random.key(t), state, stretched, None, 1e-3)
+        CLOSE(state.slope, slope)
+    older = STATE._replace(slope=jnp.array([3.0, -7.0]))
+    difference = gamma_of("exact", stretched, state=older) - gamma_of("exact", stretched)
+    root = jnp.sqrt(
+        (0.8 * STATE.second_moment + 0.2 * stretched(STATE.position)[1] ** 2) / (1 - 0.8**4)
+    )
+    CLOSE(difference, -0.5 / (0.5 + root) ** 2 * 0.8 * older.slope / root, rtol=1e-3)
+
+
 def test_exact_gamma_by_hand_on_a_quadratic():
     """Γ = −G² (1−α) g H / √V with g = −Λθ and H = −Λ, so the sign of −θ (from V₀ = 0)."""
-    state = psgld.init(jnp.array([2.0, -0.3]))
+    state = psgld.init(jnp.array([2.0, -0.3]), "exact")
     precision = np.array([1.0, 100.0])
     g = -precision * np.array([2.0, -0.3])
     root = np.sqrt(0.2 * g**2)
@@ -220,6 +240,25 @@ def test_gamma_makes_the_law_right_without_freezing(temperature):
     start = np.sqrt(temperature) * jax.random.normal(jax.random.key(0), (40_000,))
     _, variance = variance_after(sampler, sampler.init(start), 0.0, 400)
     assert_allclose(variance, temperature, rtol=0.04)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.99])
+def test_gamma_makes_the_law_right_while_v_remembers(decay):
+    """Without Γ the variance is 1.38 and 1.17, with the newest term of D alone 1.32 and 1.16.
+
+    1,000 chains × 3,000 steps, some 35 relaxation times: σ = 0.8 %, discretisation and what the
+    chain moves within V's memory up to 3 %; bound 6 %.
+    """
+    sampler = pb.psgld(lambda theta, _: (0.0, -theta), 0.02, decay=decay, gamma="hutchinson")
+    state = sampler.init(jax.random.normal(jax.random.key(0), (1_000,)))
+
+    def step(t, carry):
+        state, total = carry
+        state, _ = sampler.step(jax.random.fold_in(jax.random.key(7), t), state, None)
+        return state, total + jnp.where(t >= 600, jnp.mean(state.position**2), 0.0)
+
+    _, total = jax.jit(lambda state: jax.lax.fori_loop(0, 3_600, step, (state, 0.0)))(state)
+    assert_allclose(total / 3_000, 1.0, atol=0.06)
 
 
 # The notebook's own loops, on its own objective, against ours on the posterior's scale
@@ -405,7 +444,7 @@ def test_noise_and_probe_have_keys_of_their_own(monkeypatch):
     )
     key = jax.random.key(0)
     kernel = psgld.build_kernel(RMSPreconditioner(), "exact")
-    kernel(key, psgld.init(START), skewed, 1.0, 0.01)
+    kernel(key, psgld.init(START, "exact"), skewed, 1.0, 0.01)
     data = {tuple(np.asarray(jax.random.key_data(k)).tolist()) for k in (*seen, key)}
     assert len(seen) == 2
     assert len(data) == 3

@@ -110,11 +110,11 @@ def sghmc(
 
         θ ← θ + ε·p         p ← (1 − αε)·p + ε·g + √(2αε)·ξ     (g at the θ before)
 
-    Its limits, all in BlackJAX 1.7: it samples T = 1 only, because the momentum is redrawn at
-    T = 1; one minibatch serves all L steps; the momentum and the steps' noise come from one
-    key; Euler's method gains energy, so that the law is too wide by a term of order Lε². A
-    `Cyclical` step size leaves its momentum noisy while it explores. `probbnn.sghmc` has none
-    of these.
+    Its limits, all in BlackJAX 1.7: it samples near T = 1 only, because the momentum is redrawn at
+    T = 1; the first of the L position updates knows no gradient, so that the variance is
+    L/(L−1) times too large however small ε is; one minibatch serves all L steps; the momentum
+    and the steps' noise come from one key. A `Cyclical` step size leaves the momentum noisy while
+    it explores. `probbnn.sghmc` has none of these.
 
     Args:
         value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.

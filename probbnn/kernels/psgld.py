@@ -11,8 +11,14 @@ whose scale λ is N times smaller than here: their λ = 1e-5 is λ = 0.6 for N =
 
 For h → 0 the chain samples p(θ)^{1/T} if G is constant, that is, once the preconditioner is
 *frozen*. While G adapts, the drift lacks Γ_i = ∂G_i/∂θ_i and the law is biased, even with exact
-gradients; ``gamma`` adds the one-step Γ of the paper's eq. 7. The paper has T = 1; the correction
-of a diffusion T·G is T·Γ.
+gradients. ``gamma`` adds it:
+
+    D ← αD + (1−α) ∂g²/∂θ           Γ = −½G² D/√V
+
+The paper's eq. 7 has the newest term of D alone. But V remembers some 1/(1−α) steps, over which a
+chain with a small step size has hardly moved: the older terms weigh as much as they do in V, and
+leaving them out leaves most of the bias (docs/correctness.md). The paper has T = 1; the
+correction of a diffusion T·G is T·Γ.
 """
 
 from collections.abc import Callable
@@ -40,19 +46,24 @@ class PSGLDState(NamedTuple):
         position: θ, a pytree of parameters.
         second_moment: V, running average of the squared gradient estimates, a pytree like θ.
         step: number of steps taken, an int32 scalar.
+        slope: D, running average of the derivatives of the squared gradient estimates, a pytree
+            like θ; an empty tuple without Γ.
     """
 
     position: Any
     second_moment: Any
     step: jax.Array
+    slope: Any = ()
 
 
 PSGLDInfo = StepInfo
 
 
-def init(position: Any) -> PSGLDState:
-    """The state of a chain that starts at ``position`` with V = 0."""
-    return PSGLDState(position, jax.tree.map(jnp.zeros_like, position), jnp.zeros((), jnp.int32))
+def init(position: Any, gamma: Gamma = None) -> PSGLDState:
+    """The state of a chain that starts at ``position`` with V = 0 and D = 0."""
+    zeros = jax.tree.map(jnp.zeros_like, position)
+    step = jnp.zeros((), jnp.int32)
+    return PSGLDState(position, zeros, step, () if gamma is None else zeros)
 
 
 def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
@@ -62,7 +73,7 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
         rms: the preconditioner's settings.
         gamma: ``None`` leaves Γ out, as published implementations do; ``"exact"`` computes the
             Hessian's diagonal with one Jacobian-vector product per parameter (small targets);
-            ``"hutchinson"`` estimates it without bias from one Rademacher probe. Once the
+            ``"hutchinson"`` estimates it without bias from one Rademacher probe a step. Once the
             preconditioner is frozen, Γ is 0.
 
     Returns:
@@ -91,22 +102,29 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
         second_moment = rms.update(state.second_moment, grad, step)
         preconditioner = rms.diagonal(second_moment, step + 1)
         drift = jax.tree.map(jnp.multiply, preconditioner, grad)
+        slope: Any = ()
         if gamma is not None:
             hessian_diagonal = _HESSIAN_DIAGONALS[gamma](
                 probe_key, lambda theta: value_and_grad_estimator(theta, minibatch)[1], position
             )
-            normaliser = rms.normaliser(step + 1)
-            weight = temperature * (1 - rms.decay) / normaliser
-            weight = jnp.where(rms.is_frozen(step), 0.0, weight)
-            drift = jax.tree.map(
-                lambda d, g, v, grad, hessian: (
-                    d + weight * _gamma(g, v / normaliser, grad, hessian)
+            slope = jax.tree.map(
+                lambda d, g, hessian: (rms.decay * d + (1 - rms.decay) * 2 * g * hessian).astype(
+                    d.dtype
                 ),
+                state.slope,
+                grad,
+                hessian_diagonal,
+            )
+            weight = jnp.where(rms.is_frozen(step), 0.0, temperature)
+            # D is not corrected for its start at 0: Γ fades in as V becomes an average, since
+            # that of the first few gradients alone may be all but infinite.
+            normaliser = rms.normaliser(step + 1)
+            drift = jax.tree.map(
+                lambda drift, g, v, d: drift + weight * _gamma(g, v / normaliser, d),
                 drift,
                 preconditioner,
                 second_moment,
-                grad,
-                hessian_diagonal,
+                slope,
             )
         new_position = jax.tree.map(
             lambda theta, d, g, xi: (
@@ -118,7 +136,7 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
             normal_like(noise_key, position),
         )
         info = PSGLDInfo(value, optax.tree.norm(grad), jnp.asarray(step_size))
-        return PSGLDState(new_position, second_moment, step + 1), info
+        return PSGLDState(new_position, second_moment, step + 1, slope), info
 
     return kernel
 
@@ -165,7 +183,7 @@ def as_top_level_api(
     step_sizes, temperatures = as_schedules(step_size, temperature)
 
     def init_fn(position: Any, rng_key: jax.Array | None = None) -> PSGLDState:
-        return init(position)
+        return init(position, gamma)
 
     def step_fn(
         rng_key: jax.Array, state: PSGLDState, minibatch: Any
@@ -182,10 +200,10 @@ def as_top_level_api(
 psgld = as_top_level_api
 
 
-def _gamma(g: jax.Array, v: jax.Array, grad: jax.Array, hessian: jax.Array) -> jax.Array:
-    """∂G/∂θ of G = 1/(λ + √V), where dV/dθ is 2·gradient·(diagonal of the Hessian)."""
+def _gamma(g: jax.Array, v: jax.Array, slope: jax.Array) -> jax.Array:
+    """∂G/∂θ of G = 1/(λ + √V), where V has the derivative ``slope``."""
     root = jnp.sqrt(v)
-    return jnp.where(root > 0, -(g**2) * grad * hessian / jnp.where(root > 0, root, 1.0), 0.0)
+    return jnp.where(root > 0, -0.5 * g**2 * slope / jnp.where(root > 0, root, 1.0), 0.0)
 
 
 def _exact_hessian_diagonal(rng_key: jax.Array, grad_fn: Callable, position: Any) -> Any:

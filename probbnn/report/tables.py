@@ -7,7 +7,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-__all__ = ["in_distribution_table", "out_of_distribution_table"]
+__all__ = ["in_distribution_table", "out_of_distribution_table", "temperature_lines"]
 
 # The threshold of the notebook's claims.
 _THRESHOLD = 0.6
@@ -59,6 +59,13 @@ def out_of_distribution_table(metrics: Mapping[str, Any]) -> Table:
             )
         table.add_section()
     return table
+
+
+def temperature_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """What the temperature meters say of each method that samples, one line each."""
+    for m in metrics["methods"].values():
+        if m["temperature_meters"] is not None:
+            yield f"{m['label']}: {m['temperature_meters']['verdict']}"
 
 
 def _table(title: str, *first_columns: str) -> Table:
