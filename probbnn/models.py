@@ -19,7 +19,7 @@ class MLP(nn.Module):
     Attributes:
         hidden: width of each hidden layer.
         num_outputs: width of the output layer.
-        activation: applied after each hidden layer.
+        activation: applied after each hidden layer: a function, or its name in `flax.linen`.
         dtype: dtype of the computation; parameters stay float32. ``jnp.bfloat16`` is faster
             where the hardware has bfloat16 matrix products.
 
@@ -33,15 +33,18 @@ class MLP(nn.Module):
 
     hidden: tuple[int, ...] = (10, 10)
     num_outputs: int = 10
-    activation: Callable[[jax.Array], jax.Array] = nn.relu
+    activation: Callable[[jax.Array], jax.Array] | str = nn.relu
     dtype: Any = None
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Outputs of shape ``(n, num_outputs)`` for inputs of shape ``(n, …)``."""
+        activation = (
+            getattr(nn, self.activation) if isinstance(self.activation, str) else self.activation
+        )
         hidden = inputs.reshape(inputs.shape[0], -1)
         for width in self.hidden:
-            hidden = self.activation(nn.Dense(width, dtype=self.dtype)(hidden))
+            hidden = activation(nn.Dense(width, dtype=self.dtype)(hidden))
         return nn.Dense(self.num_outputs, dtype=self.dtype)(hidden)
 
 

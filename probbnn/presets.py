@@ -93,18 +93,26 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             name="digits",
-            summary="8x8 digits bundled with scikit-learn, T = 1: SGD, SGLD and pSGLD in a minute",
+            summary="8x8 digits bundled with scikit-learn, T = 1: SGD and three samplers",
             dataset="digits",
             ood={kind: kind for kind in ("patches", "rotated", "inverted", "shuffled", "noise")},
-            model=("MLP", {"hidden": (10, 10)}),
+            # Smooth, so that samplers with momentum get far on it; small enough for NUTS.
+            model=("MLP", {"hidden": (10,), "activation": "tanh"}),
             prior_scale=1.0,
             batch_size=200,
             methods={
                 "map": MethodRun(
                     "sgd", num_chains=1, num_steps=3_000, settings={"step_size": cosine(1e-2, 1e-4)}
                 ),
-                "sgld": MethodRun("sgld", num_chains=4, num_steps=20_000),
-                "psgld": MethodRun("psgld", num_chains=4, num_steps=20_000),
+                "sgld": MethodRun(
+                    "sgld", num_chains=4, num_steps=20_000, settings={"step_size": 2e-4}
+                ),
+                "psgld": MethodRun(
+                    "psgld", num_chains=4, num_steps=20_000, settings={"step_size": 5e-3}
+                ),
+                "sghmc": MethodRun(
+                    "sghmc", num_chains=4, num_steps=20_000, settings={"step_size": 1e-3}
+                ),
             },
         ),
         Preset(
