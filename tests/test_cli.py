@@ -16,6 +16,7 @@ from probbnn import cli, presets
 from probbnn.cli import main
 
 SMALL = ["run", "digits", "--steps", "40", "--chains", "2"]
+METHODS = ["--method", "map,psgld,sghmc"]
 
 
 def python(code, **options):
@@ -29,7 +30,7 @@ def finished_run(tmp_path_factory):
     """A short run of the digits preset, through a real process, and what it printed."""
     out = tmp_path_factory.mktemp("runs") / "digits"
     process = subprocess.run(
-        [sys.executable, "-m", "probbnn", *SMALL, "--seed", "3", "--out", str(out)],
+        [sys.executable, "-m", "probbnn", *SMALL, *METHODS, "--seed", "3", "--out", str(out)],
         capture_output=True,
         text=True,
         check=False,
@@ -43,7 +44,7 @@ def test_run_directory(finished_run):
     run = json.loads((out / "run.json").read_text())
     assert run["status"] == "finished"
     assert run["seed"] == 3
-    assert set(run["methods"]) == {"map", "sgld", "psgld"}
+    assert set(run["methods"]) == {"map", "psgld", "sghmc"}
     assert run["methods"]["psgld"]["settings"]["batch_size"] == 200
     assert run["data"]["train"]["fingerprint"] == probbnn.data.load("digits")[0].fingerprint
     assert {"probbnn", "jax", "blackjax", "numpyro", "arviz"} <= set(run["versions"])
@@ -52,13 +53,19 @@ def test_run_directory(finished_run):
     assert set(metrics["psgld"]["sets"]["test"]) == {"mean_softmax", "votes", "mean_logits"}
     assert set(metrics["map"]["sets"]["test"]) == {"plug_in"}
     assert metrics["psgld"]["sets"]["noise"]["votes"]["nll"] is None
+    assert metrics["map"]["temperature_meters"] is None
+    for name in ("psgld", "sghmc"):
+        meters = metrics[name]["temperature_meters"]
+        assert set(meters["by_layer"]) == {"Dense_0", "Dense_1"}
+        assert meters["gradient_noise"]["value"] > 0
+    assert metrics["sghmc"]["temperature_meters"]["kinetic"]["value"] > 0
     assert [point["step"] for point in metrics["map"]["curve"]][:2] == [1, 4]
 
 
 def test_draws_open_in_arviz(finished_run):
     out, _ = finished_run
     with xr.open_datatree(out / "draws.nc") as tree:
-        assert set(tree.children) == {"map", "sgld", "psgld"}
+        assert set(tree.children) == {"map", "psgld", "sghmc"}
         posterior = tree["psgld/posterior"]
         assert posterior["log_density"].dims == ("chain", "draw")
         assert posterior.sizes["chain"] == 2
@@ -82,6 +89,9 @@ def test_terminal_tables(finished_run):
     assert "plug-in" in printed
     assert "votes" in printed
     assert "nan" not in printed.lower()
+    # 40 steps lead nowhere, and the program says so.
+    assert "psgld: sampling at T ≈" in printed
+    assert "run longer" in printed
 
 
 def test_same_seed_same_numbers(finished_run, tmp_path, capsys):

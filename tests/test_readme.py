@@ -8,7 +8,7 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding=
 
 def test_python_blocks_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     names = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
@@ -16,6 +16,8 @@ def test_python_blocks_run(capsys):
     assert "accuracy" in printed
     assert names["pred"].probs.shape == (500, 10)
     assert names["info"].logdensity.shape == ()
+    assert "gradient noise / T" in printed
+    assert names["draws"].num_chains == 4
     assert 0 <= names["mala_info"].acceptance_rate <= 1
 
 
