@@ -11,7 +11,7 @@ import probbnn as pb
 from probbnn.backends.blackjax import sgnht
 
 FACTORIES = {"sgld": pb.sgld, "psgld": pb.psgld, "sghmc": pb.sghmc, "sgnht": sgnht}
-LENGTHS = [(10, 0.8), (7, 0.0), (12, 0.25), (100, 0.5), (2, 0.5)]
+LENGTHS = [(10, 0.8), (10, 0.64), (7, 0.0), (12, 0.25), (30, 0.1), (100, 0.5), (2, 0.5)]
 
 
 # The schedule
@@ -51,7 +51,9 @@ def test_every_cycle_samples_at_least_once():
             ({"peak": value}, f"peak is {value}; a step size must be positive and finite")
             for value in (0.0, -0.1, np.nan, np.inf)
         ),
-        ({"cycle_length": 1}, "cycle_length is 1; it must be at least 2 steps"),
+        ({"cycle_length": 1}, "cycle_length is 1; it must be a whole number of steps, at least 2"),
+        ({"cycle_length": 10.5}, "cycle_length is 10.5"),
+        ({"cycle_length": np.nan}, "cycle_length is nan"),
         ({"cycle_length": 0}, "cycle_length is 0"),
         *(
             ({"exploration": value}, f"exploration is {value}; it must be at least 0 and less than")

@@ -1,4 +1,4 @@
-"""Whole samplers on small Bayesian networks: the adapter and the kernels together.
+"""Whole samplers on small Bayesian networks: adapter, minibatches and kernels together.
 
 Draws of (θ, y) from the prior and from the likelihood need no sampler, so a sampler of p(θ|y) can
 be held against them: Geweke (2004), "Getting it right: joint distribution tests of posterior
@@ -213,7 +213,6 @@ def slow(*case):
         ("regression", "sghmc", 4_000),
         slow("regression", "sghmc with rms", 4_000),
         slow("regression", "psgld with exact gamma", 2_000),
-        slow("regression", "psgld with hutchinson gamma", 4_000),
         slow("classifier", "sgld", 4_000),
         slow("classifier", "psgld", 4_000),
         slow("classifier", "sghmc", 4_000),
@@ -244,7 +243,8 @@ def test_a_chain_whose_data_are_redrawn_keeps_the_joint_law(name, method, replic
         key: (x.mean() - exact[key].mean()) / np.hypot(stats.sem(x), stats.sem(exact[key]))
         for key, x in values.items()
     }
-    assert all(abs(error) < 4.5 for error in z.values()), z
+    # "not <" lets no NaN pass.
+    assert not {key: error for key, error in z.items() if not abs(error) < 4.5}
 
 
 # Simulation-based calibration
@@ -282,9 +282,10 @@ def test_the_truth_ranks_uniformly_among_the_draws(method):
     Chains start at θ from the prior, at rest, and freeze what they adapt within a warm-up of
     3,000 steps; 9 draws follow, 1,000 steps and so twice the longest relaxation time of the prior
     apart. The ranks of 13 functions of the true θ are uniform by χ² at p > 1e-5 over 4,000
-    replicas, which fails once in 7,700 runs if the law is exact; smallest p at three seeds: SEE.
+    replicas, which fails once in 7,700 runs if the law is exact. The step sizes' bias is not
+    seen: of 117 p at three seeds the smallest is 0.004.
     """
     sampler = CALIBRATED[method](target_of(REGRESSION).value_and_grad_estimator)
     counts = ranks(REGRESSION, sampler, 4_000, num_draws=9, thinning=THINNING, warmup=3)
     p = {key: stats.chisquare(np.bincount(x, minlength=10)).pvalue for key, x in counts.items()}
-    assert all(value > 1e-5 for value in p.values()), p
+    assert not {key: value for key, value in p.items() if value <= 1e-5}

@@ -65,14 +65,17 @@ def test_exact_laws_of_langevin_kernels_have_their_closed_form(temperature):
 @pytest.mark.parametrize("target", [ANISOTROPIC, CORRELATED], ids=lambda target: target.name)
 def test_sghmc_has_the_targets_law_at_any_stable_step_size(entry, target):
     """θ has the covariance TΛ⁻¹ and u that of T, up to hGΛ = 4, beyond which there is no law."""
-    largest = np.linalg.eigvals(np.diag(laws.G) @ np.linalg.inv(target.moments(1.0).covariance))
-    g = largest.max() if entry is SGHMC_RMS else 1 / target.moments(1.0).covariance.diagonal().min()
-    for size in (0.1, 1.0, 3.5):
-        scaled = replace(entry, step_size=size / g)
+    root = np.diag(np.sqrt(laws.G if entry is SGHMC_RMS else np.ones(2)))
+    precision = np.linalg.inv(target.moments(1.0).covariance)
+    largest = np.linalg.eigvalsh(root @ precision @ root).max()
+    for size in (0.1, 1.0, 3.9):
+        scaled = replace(entry, step_size=size / largest)
         law, goal = exact(scaled, target, 4.0), target.moments(4.0)
         assert_allclose(law.mean, goal.mean, rtol=1e-9)
         assert_allclose(law.covariance, goal.covariance, rtol=1e-9, atol=1e-12)
         assert_allclose(law.kinetic, 4.0)
+    with pytest.raises(ValueError, match="has no stationary law"):
+        laws.relaxation(replace(entry, step_size=4.1 / largest), target, 4.0)
 
 
 def test_an_unstable_kernel_has_no_law():

@@ -1,5 +1,6 @@
 """Cyclical step sizes: warm restarts that explore, then sample (cSG-MCMC)."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -52,8 +53,10 @@ class Cyclical:
     def __post_init__(self) -> None:
         if not is_positive(self.peak):
             raise InputError(f"peak is {self.peak}; a step size must be positive and finite")
-        if self.cycle_length < 2:
-            raise InputError(f"cycle_length is {self.cycle_length}; it must be at least 2 steps")
+        if not float(self.cycle_length).is_integer() or self.cycle_length < 2:
+            raise InputError(
+                f"cycle_length is {self.cycle_length}; it must be a whole number of steps, at least 2"
+            )
         if not 0 <= self.exploration < 1:
             raise InputError(
                 f"exploration is {self.exploration}; it must be at least 0 and less than 1"
@@ -61,7 +64,9 @@ class Cyclical:
 
     @property
     def _first_sampling_step(self) -> int:
-        return min(round(self.exploration * self.cycle_length), self.cycle_length - 1)
+        # A hair less, since 0.1 · 30 is more than 3 in floating point.
+        first = math.ceil(self.exploration * self.cycle_length - 1e-6)
+        return min(first, self.cycle_length - 1)
 
     def __call__(self, step: Any) -> Any:
         """The step size h at ``step``, counted from 0."""
