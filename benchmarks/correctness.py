@@ -34,7 +34,9 @@ _COMMAND = "python benchmarks/correctness.py"
 def main() -> None:
     """Measure all sections, write the results and the document's tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--skip-digits", action="store_true", help="leave out the runs of NUTS")
+    parser.add_argument(
+        "--skip-digits", action="store_true", help="leave out the runs of NUTS, and write nothing"
+    )
     arguments = parser.parse_args()
     sections = {"laws": kernel_laws, "gamma": gamma, "meters": meters}
     if not arguments.skip_digits:
@@ -211,7 +213,7 @@ def meters() -> tuple[list[dict[str, Any]], str]:
 
 _NUM_CHAINS, _NUM_STEPS = 4, 100_000
 _NUTS_WARMUP, _NUTS_DRAWS = 300, 500
-_STEP_SIZES = {"sgld": 2e-4, "psgld": 5e-3, "sghmc": 1e-3}
+_SAMPLERS = ("sgld", "psgld", "sghmc")
 
 
 def digits() -> tuple[list[dict[str, Any]], str]:
@@ -222,7 +224,8 @@ def digits() -> tuple[list[dict[str, Any]], str]:
     target = pb.LogDensity(module, train, prior_scale=preset.prior_scale)
 
     runs = {f"NUTS, run {seed + 1}": nuts(jax.random.key(seed), target) for seed in (0, 1)}
-    for name, step_size in _STEP_SIZES.items():
+    for name in _SAMPLERS:
+        step_size = preset.methods[name].settings["step_size"]
         draws = pb.sample(
             jax.random.key(2),
             target,

@@ -16,7 +16,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, cast
@@ -162,7 +162,8 @@ def run(
                 failures[name] = str(error)
                 record.add_failure(name, method, str(error))
                 continue
-            meters = _meters(jax.random.fold_in(key, 1), target, draws)
+            meters_key = jax.random.fold_in(key, zlib.crc32(b"temperature meters"))
+            meters = _meters(meters_key, target, draws)
             results.append(_evaluate(target, name, method, draws, meters, curve, test, ood))
             record.add(results[-1], target, _probes(test, ood))
         report("figures")
@@ -438,9 +439,18 @@ class _Record:
 
     def _write_json(self) -> None:
         for name, content in (("run", self._run), ("metrics", self.metrics)):
-            text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+            text = json.dumps(
+                content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain
+            )
             with _written_atomically(self._directory / f"{name}.json") as path:
                 path.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has for a setting that it does not know."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 @contextlib.contextmanager

@@ -32,7 +32,7 @@ class Method:
             parameters are the method's settings and their defaults.
         point_estimate: whether only the last step counts (an optimiser), rather than all draws.
         num_chains: number of chains (or ensemble members) unless told otherwise.
-        default_step_size: the step size for N examples, of methods whose default is ``None``.
+        default_step_size: ``(N, settings) -> step size`` of methods whose default is ``None``.
     """
 
     name: str
@@ -41,7 +41,9 @@ class Method:
     builder: Callable[..., "Kernel"]
     point_estimate: bool = False
     num_chains: int = 4
-    default_step_size: Callable[[int], float] = lambda data_size: _MEAN_LOSS_RATE / data_size
+    default_step_size: Callable[[int, Mapping[str, Any]], float] = lambda data_size, settings: (
+        _MEAN_LOSS_RATE / data_size
+    )
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -67,7 +69,7 @@ class Method:
             one_of(name, self.defaults, f"setting of {self.name}")
         complete = {**self.defaults, **settings}
         if complete["step_size"] is None:
-            complete["step_size"] = self.default_step_size(target.data_size)
+            complete["step_size"] = self.default_step_size(target.data_size, complete)
         return complete
 
 
@@ -156,7 +158,7 @@ def _sghmc(
     target: "LogDensity",
     num_warmup: int,
     *,
-    step_size: Any = 1e-3,
+    step_size: Any = None,
     temperature: float = 1.0,
     friction: float = 0.1,
     preconditioner: Any = "rms",
@@ -165,7 +167,10 @@ def _sghmc(
     bias_correction: bool = True,
     freeze: bool = True,
 ) -> "Kernel":
-    """``preconditioner`` is "rms", frozen after warm-up if ``freeze``, or None."""
+    """``preconditioner`` is "rms", frozen after warm-up if ``freeze``, or None.
+
+    ``step_size`` is 1e-3 unless given; without preconditioner, what moves as SGLD with 0.02/N.
+    """
     from probbnn.kernels.sghmc import sghmc
 
     freeze = freeze and preconditioner is not None
@@ -180,6 +185,13 @@ def _sghmc(
         bias_correction=bias_correction,
         freeze_after=_freeze_after(num_warmup) if freeze else None,
     )
+
+
+def _sghmc_step_size(data_size: int, settings: Mapping[str, Any]) -> float:
+    if settings["preconditioner"] is not None:
+        return 1e-3
+    friction = settings["friction"]
+    return 2 * friction / (2 - friction) * _MEAN_LOSS_RATE / data_size
 
 
 def _blackjax_sghmc(
@@ -261,20 +273,21 @@ METHODS: dict[str, Method] = {
             backend="probbnn",
             summary="SGLD with momentum (Chen et al. 2014), RMS-preconditioned, any temperature",
             builder=_sghmc,
+            default_step_size=_sghmc_step_size,
         ),
         Method(
             name="blackjax_sghmc",
             backend="blackjax",
             summary="SGHMC with momentum redrawn every L steps: T = L/(L-1) at best, and no other",
             builder=_blackjax_sghmc,
-            default_step_size=lambda data_size: (_MEAN_LOSS_RATE / data_size) ** 0.5,
+            default_step_size=lambda data_size, _: (_MEAN_LOSS_RATE / data_size) ** 0.5,
         ),
         Method(
             name="sgnht",
             backend="blackjax",
             summary="SGHMC with a Nosé-Hoover thermostat (Ding et al. 2014)",
             builder=_sgnht,
-            default_step_size=lambda data_size: (_MEAN_LOSS_RATE / data_size) ** 0.5,
+            default_step_size=lambda data_size, _: (_MEAN_LOSS_RATE / data_size) ** 0.5,
         ),
     )
 }

@@ -14,7 +14,7 @@ from probbnn.errors import InputError
 from probbnn.kernels.base import Kernel
 from probbnn.kernels.cyclical import Cyclical
 from probbnn.logdensity import LogDensity
-from probbnn.methods import Method, find_method
+from probbnn.methods import find_method
 
 __all__ = ["sample"]
 
@@ -83,6 +83,8 @@ def sample(
         raise InputError(
             f"num_chains is {num_chains} for {known.name}, one point estimate; use 'ensemble'"
         )
+    if num_steps < 1:
+        raise InputError(f"num_steps is {num_steps}; it must be at least 1")
     if num_chains is None:
         num_chains = 4 if known is None else known.num_chains
     if num_chains < 1:
@@ -91,14 +93,6 @@ def sample(
         num_warmup, thinning = max(num_steps - 1, 0), 1
     if num_warmup is None:
         num_warmup = num_steps // 2
-    step_size = settings.get("step_size")
-    phases = None
-    if isinstance(step_size, Cyclical) and not (known and known.point_estimate):
-        phases = [p for p in step_size.sampling_phases(num_steps) if p[1] > num_warmup]
-    if thinning is None:
-        kept = [(num_warmup, num_steps)] if phases is None else phases
-        num_sampling = sum(end - max(start, num_warmup) for start, end in kept)
-        thinning = max(1, -(-num_sampling // _DEFAULT_DRAWS))
     if batch_size is None:
         batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
 
@@ -112,6 +106,12 @@ def sample(
         )
     else:
         algorithm = _check_kernel(method)
+    step_size = getattr(algorithm, "step_size", None)
+    phases = None
+    if isinstance(step_size, Cyclical):
+        phases = [p for p in step_size.sampling_phases(num_steps) if p[1] > num_warmup]
+    if thinning is None:
+        thinning = _default_thinning(phases or [(num_warmup, num_steps)], num_warmup)
     init_key, run_key = jax.random.split(rng_key)
     if initial_positions is None:
         init = jax.jit(jax.vmap(target.init))
@@ -147,26 +147,39 @@ def sample(
     noise_gain = getattr(algorithm, "noise_gain", None)
     if noise_gain is not None:
         noise_gain = jax.tree.map(np.array, jax.vmap(noise_gain)(result.state.kernel))
-    return _as_draws(result, name, known, {**run_settings, **settings}, noise_gain)
+    return _as_draws(
+        result,
+        name,
+        getattr(algorithm, "temperature", None),
+        {**run_settings, **settings},
+        noise_gain,
+    )
+
+
+def _default_thinning(phases: Sequence[tuple[int, int]], num_warmup: int) -> int:
+    """What keeps about `_DEFAULT_DRAWS` draws, and at least one of the longest phase."""
+    lengths = [end - max(start, num_warmup) for start, end in phases]
+    return max(1, min(-(-sum(lengths) // _DEFAULT_DRAWS), max(lengths)))
 
 
 def _as_draws(
     result: ChainsResult,
     name: str,
-    method: Method | None,
+    temperature: float | None,
     settings: dict[str, Any],
     noise_gain: Any,
 ) -> Draws:
     trace = result.trace._asdict()
-    # The info of step s was seen at the position after s steps, where a draw was kept; the
-    # last draw has no following step and takes its predecessor's.
-    index = np.minimum(result.draw_steps, len(result.trace.logdensity[0]) - 1)
-    point_estimate = method is not None and method.point_estimate
+    # Step s saw the log density at the position after s steps, where a draw was kept; the last
+    # draw has no following step and takes its predecessor's. The other statistics are of the
+    # step that led to the draw.
+    here = np.minimum(result.draw_steps, len(result.trace.logdensity[0]) - 1)
+    index = dict.fromkeys(trace, result.draw_steps - 1) | {"logdensity": here, "grad_norm": here}
     return Draws(
         positions=result.positions,
         method=name,
-        temperature=None if point_estimate else settings.get("temperature"),
-        sample_stats={key: values[:, index] for key, values in trace.items()},
+        temperature=temperature,
+        sample_stats={key: values[:, index[key]] for key, values in trace.items()},
         trace=trace,
         draw_steps=result.draw_steps,
         noise_gain=noise_gain,

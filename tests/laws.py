@@ -540,7 +540,7 @@ CASES = [
             (REGRESSION, 4.0),
         )
     ),
-    Case(SGLD, ANISOTROPIC, 0.25),
+    *(Case(entry, ANISOTROPIC, 0.25) for entry in (SGLD, PSGLD, SGHMC)),
     Case(BLACKJAX_SGHMC, ANISOTROPIC),
     Case(BLACKJAX_SGHMC, REGRESSION),
     # Discretisation: first order in h for the Langevin kernels, second for SGHMC's positions.

@@ -51,7 +51,7 @@ def test_every_cycle_samples_at_least_once():
             ({"peak": value}, f"peak is {value}; a step size must be positive and finite")
             for value in (0.0, -0.1, np.nan, np.inf)
         ),
-        ({"cycle_length": 1}, "cycle_length is 1; it must be a whole number of steps, at least 2"),
+        ({"cycle_length": 1}, "cycle_length is 1; it must be a whole number, at least 2"),
         ({"cycle_length": 10.5}, "cycle_length is 10.5"),
         ({"cycle_length": np.nan}, "cycle_length is nan"),
         ({"cycle_length": 0}, "cycle_length is 0"),

@@ -279,7 +279,7 @@ def test_step_size_and_temperature_must_be_positive_and_finite(name, setting, va
             for factory in (blackjax.sghmc, blackjax.sgnht)
             for value in (0.0, -1.0, np.nan, np.inf)
         ),
-        (blackjax.sghmc, {"num_integration_steps": 0}, "num_integration_steps is 0; at least 1"),
+        (blackjax.sghmc, {"num_integration_steps": 0}, "num_integration_steps is 0; at least 2"),
         (blackjax.sghmc, {"temperature": 2.0}, r"temperature is 2.0; .* use probbnn's own sghmc"),
     ],
 )

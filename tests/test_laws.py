@@ -39,11 +39,12 @@ def test_kernels_sample_their_exact_laws(case):
     check(case.quantities(), case.tolerance, case.allowance)
 
 
-def test_variance_is_proportional_to_temperature():
+@pytest.mark.parametrize("entry", [SGLD, PSGLD, SGHMC], ids=lambda entry: entry.name)
+def test_variance_is_proportional_to_temperature(entry):
     """The three runs of which the test above knows each: errors of 1 % at most."""
     temperatures = np.array([0.25, 1.0, 4.0])
     for i in (2, 4):
-        variances = [Case(SGLD, ANISOTROPIC, t).quantities()[i].measured for t in temperatures]
+        variances = [Case(entry, ANISOTROPIC, t).quantities()[i].measured for t in temperatures]
         slope = np.polyfit(np.log(temperatures), np.log(variances), 1)[0]
         assert_allclose(slope, 1, atol=0.01)
 

@@ -71,10 +71,28 @@ def test_the_same_key_gives_the_same_draws(target, by_method):
     jax.tree.map(assert_array_equal, again.positions, by_method["psgld"].positions)
 
 
-def test_stats_at_a_draw_are_the_trace_at_its_position(sampled):
+def test_stats_at_a_draw_are_of_its_position_and_of_the_step_that_led_there(target, sampled):
     assert_array_equal(sampled.draw_steps, [9, 12, 15, 18])
-    for name, stat in sampled.sample_stats.items():
-        assert_array_equal(stat, sampled.trace[name][:, [9, 12, 15, 18]])
+    for name in ("logdensity", "grad_norm"):
+        assert_array_equal(sampled.sample_stats[name], sampled.trace[name][:, [9, 12, 15, 18]])
+    draws = sample(target, "sghmc", num_warmup=3, step_size=lambda step: 1e-3 / (1 + step))
+    for name in ("step_size", "kinetic_temperature"):
+        assert_array_equal(draws.sample_stats[name], draws.trace[name][:, [3, 4, 5]])
+    assert_array_equal(
+        draws.sample_stats["step_size"][0], np.float32(1e-3) / np.arange(4, 7, dtype=np.float32)
+    )
+
+
+def test_a_ready_made_kernel_brings_its_temperature_and_its_cycles(target):
+    kernel = pb.sgld(target.value_and_grad_estimator, pb.Cyclical(1e-4, 3, 0.5), 2.0)
+    draws = sample(target, kernel, num_warmup=0)
+    assert draws.temperature == 2.0
+    assert_array_equal(draws.draw_steps, [3, 6])
+
+
+def test_short_cycles_are_not_thinned_away(target):
+    draws = sample(target, step_size=pb.Cyclical(1e-4, 4, 0.5), num_steps=1_000)
+    assert_array_equal(np.diff(draws.draw_steps), 4)
 
 
 def test_stats_belong_to_the_draw_itself(target):

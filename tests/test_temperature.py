@@ -1,7 +1,5 @@
 """The temperature meters: against closed forms, against sampled variances, and their verdicts."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -164,16 +162,13 @@ def test_the_configurational_temperature_of_exact_draws_is_their_temperature(
     assert meters.verdict == f"sampling at T ≈ {meters.configurational.value:.2g}, as asked"
 
 
-def test_the_kinetic_temperature_is_that_of_the_trace_after_warm_up(regression_1000):
+def test_the_kinetic_temperature_is_that_of_the_draws(regression_1000):
     target, _, _ = regression_1000
     draws = sample(target, "sghmc", step_size=1e-3, temperature=2.0, batch_size=N, num_steps=4_000)
     kinetic = measure(target, draws).kinetic
     assert kinetic.low < 2 < kinetic.high
     assert kinetic.high - kinetic.low < 0.2
-    spoiled = dict(draws.trace)
-    spoiled["kinetic_temperature"] = draws.trace["kinetic_temperature"].copy()
-    spoiled["kinetic_temperature"][:, :2_000] = 1e6
-    assert_allclose(measure(target, replace(draws, trace=spoiled)).kinetic, kinetic)
+    assert_allclose(kinetic.value, draws.trace["kinetic_temperature"][:, 2_019::20].mean())
 
 
 def test_a_network_has_a_meter_for_each_layer(target, sampled):
@@ -196,13 +191,16 @@ def test_a_network_has_a_meter_for_each_layer(target, sampled):
     [
         ((3.2, 3.0, 3.4), 2.1, "T ≈ 3.2, not 1: smaller step, larger batch or control variates"),
         ((3.2, 3.0, 3.4), 0.02, "minibatch noise explains 2% of T only; smaller step, or more"),
-        ((3.2, 3.0, 3.4), None, "T ≈ 3.2, not 1: smaller step or larger batch"),
-        ((0.4, 0.3, 0.5), 0.0, "T ≈ 0.4, not 1: the chains are still on their way"),
-        ((-2.0, -3.0, -1.0), 0.0, "T ≈ -2, not 1: the chains are still on their way"),
-        ((1.0, 0.9, 1.1), 0.5, "minibatch noise adds 50% to T = 1"),
+        ((3.2, 3.0, 3.4), None, "T ≈ 3.2, not 1: smaller step, larger batch or control variates"),
+        ((0.4, 0.3, 0.5), 0.0, "T ≈ 0.4, not 1: the chains are probably still on their way"),
+        ((-2.0, -3.0, -1.0), 0.0, "T ≈ -2, not 1: the chains are probably still on their way"),
+        ((1.0, 0.9, 1.1), 0.5, "T ≈ 1, as asked; but minibatch noise adds 50% wherever"),
+        ((1.0, np.nan, np.nan), 0.5, "cannot tell the temperature.*; but minibatch noise adds 50%"),
+        ((1.45, 1.0, 1.9), 0.0, "cannot tell the temperature: 1.45 "),
+        ((0.743, 0.47, 1.02), None, "cannot tell the temperature: 0.743 "),
         ((1.0, 0.2, 1.8), 0.0, "cannot tell the temperature: 1 \\[0.2, 1.8\\], asked 1; measure"),
         ((1.0, np.nan, np.nan), 0.0, "cannot tell the temperature"),
-        ((1.05, 1.0, 1.15), 0.05, "sampling at T ≈ 1.1, as asked"),
+        ((1.05, 1.0, 1.1), 0.05, "sampling at T ≈ 1.1, as asked"),
     ],
 )
 def test_verdicts(configurational, noise, verdict):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from probbnn.errors import InputError
-from probbnn.kernels.base import Kernel, StepInfo, StepSize, as_schedules
+from probbnn.kernels.base import Kernel, MomentumStepInfo, StepInfo, StepSize, as_schedules
 
 __all__ = ["SGHMCState", "SGLDState", "SGNHTInfo", "SGNHTState", "sghmc", "sgld", "sgnht"]
 
@@ -46,20 +46,7 @@ class SGNHTState(NamedTuple):
     step: jax.Array
 
 
-class SGNHTInfo(NamedTuple):
-    """What one step saw at the position that it started from, and where it left the momentum.
-
-    Attributes:
-        logdensity: minibatch estimate of the log density, a scalar.
-        grad_norm: Euclidean norm of its gradient, a scalar.
-        step_size: ε of the step, a scalar.
-        kinetic_temperature: ‖p‖²/d after the step, a scalar, which the thermostat holds at T.
-    """
-
-    logdensity: jax.Array
-    grad_norm: jax.Array
-    step_size: jax.Array
-    kinetic_temperature: jax.Array
+SGNHTInfo = MomentumStepInfo
 
 
 def sgld(
@@ -95,7 +82,7 @@ def sgld(
     def noise_gain(state: SGLDState) -> Any:
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5), state.position)
 
-    return Kernel(init_fn, step_fn, noise_gain)
+    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature)
 
 
 def sghmc(
@@ -131,8 +118,11 @@ def sghmc(
             f"temperature is {temperature}; BlackJAX's SGHMC redraws its momentum at T = 1 and "
             "can sample no other; use probbnn's own sghmc"
         )
-    if num_integration_steps < 1:
-        raise InputError(f"num_integration_steps is {num_integration_steps}; at least 1 is needed")
+    if num_integration_steps < 2:
+        raise InputError(
+            f"num_integration_steps is {num_integration_steps}; at least 2 are needed, since the "
+            "first leaves the gradient out of the position"
+        )
     _check_alpha(alpha)
     step_sizes, temperatures = as_schedules(step_size, temperature)
     kernel = blackjax.sghmc.build_kernel(alpha)
@@ -154,7 +144,7 @@ def sghmc(
         info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
         return SGHMCState(_like(position, state.position), state.step + 1), info
 
-    return Kernel(init_fn, step_fn)
+    return Kernel(init_fn, step_fn, None, step_size, temperature)
 
 
 def sgnht(
@@ -168,13 +158,14 @@ def sgnht(
 
         θ ← θ + ε·p     p ← (1 − ξε)·p + ε·g + √(2αεT)·ζ     ξ ← ξ + ε(‖p‖²/d − T)
 
-    with g at the θ before. Source: Ding et al. (2014), "Bayesian sampling using stochastic
-    gradient thermostats", algorithm 2.
+    with g at the θ before (explicit Euler). Source: Ding et al. (2014), "Bayesian sampling using
+    stochastic gradient thermostats".
 
     Its limits: one ξ serves all coordinates, so it takes out minibatch noise (and the energy that
     Euler's method gains) only on average, cooling some coordinates for the heat of others; the
     kinetic temperature is right by construction and says nothing about the positions'. Chains
-    start at rest.
+    start at rest and forget their momentum in some 1/(αε) steps, many with BlackJAX's default α.
+    While a `Cyclical` step size explores, ξ grows, and the sampling phase starts over-damped.
 
     Args:
         value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
@@ -212,7 +203,7 @@ def sgnht(
         xi = theirs.xi.astype(state.xi.dtype)
         return SGNHTState(position, momentum, xi, state.step + 1), info
 
-    return Kernel(init_fn, step_fn)
+    return Kernel(init_fn, step_fn, None, step_size, temperature)
 
 
 def _like(tree: Any, other: Any) -> Any:

@@ -48,9 +48,10 @@ class TemperatureMeters:
         configurational: mean over draws of −⟨θ − c, ∇logdensity(θ)⟩/d.
         configurational_by_layer: the same within each layer.
         gradient_noise: the part of T that minibatch noise adds (0.5: it sits at 1.5 T); ``None``
-            where the kernel does not say how gradient noise heats it.
+            where the kernel does not say how gradient noise heats it, as BlackJAX's SGHMC and
+            SGNHT do not.
         gradient_noise_by_layer: the same within each layer.
-        kinetic: mean over the steps after warm-up; ``None`` without momentum.
+        kinetic: mean over the draws of ‖u‖²/d; ``None`` without momentum.
         num_parameters: d. At one instant a kinetic temperature is within T(1 ± 2√(2/d)).
     """
 
@@ -65,32 +66,33 @@ class TemperatureMeters:
     @property
     def verdict(self) -> str:
         """One sentence for a person: the measured temperature, and what to do if it is wrong."""
-        asked, measured, noise = self.temperature, self.configurational, self.gradient_noise
+        asked, measured = self.temperature, self.configurational
         sampling = f"sampling at T ≈ {measured.value:.2g}"
         if measured.low > asked * (1 + _TOLERANCE):
             return f"{sampling}, not {asked:g}: {self._remedy}"
         if measured.high < asked * (1 - _TOLERANCE):
             return (
-                f"{sampling}, not {asked:g}: the chains are still on their way from their starts; "
-                "run longer"
+                f"{sampling}, not {asked:g}: the chains are probably still on their way from "
+                "their starts; run longer"
             )
-        if noise is not None and noise.low > _TOLERANCE:
-            return (
-                f"minibatch noise adds {noise.value:.0%} to T = {asked:g} wherever the chains "
+        near = abs(measured.value - asked) <= asked * _TOLERANCE
+        sharp = measured.high - measured.low <= 4 * asked * _TOLERANCE
+        found = (
+            f"{sampling}, as asked"
+            if near and sharp
+            else f"cannot tell the temperature: {measured}, asked {asked:g}; measure on more draws"
+        )
+        if self.gradient_noise is not None and self.gradient_noise.low > _TOLERANCE:
+            found += (
+                f"; but minibatch noise adds {self.gradient_noise.value:.0%} wherever the chains "
                 "forget within an epoch: smaller step, larger batch or control variates"
             )
-        if not measured.high - measured.low < asked:
-            return (
-                f"cannot tell the temperature: {measured}, asked {asked:g}; measure on more draws"
-            )
-        return f"{sampling}, as asked"
+        return found
 
     @property
     def _remedy(self) -> str:
         excess = self.configurational.value / self.temperature - 1
-        if self.gradient_noise is None:
-            return "smaller step or larger batch"
-        if self.gradient_noise.value > 0.5 * excess:
+        if self.gradient_noise is None or self.gradient_noise.value > 0.5 * excess:
             return "smaller step, larger batch or control variates"
         return (
             f"minibatch noise explains {self.gradient_noise.value:.0%} of T only; smaller step, or "
@@ -110,7 +112,8 @@ class TemperatureMeters:
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         if self.kinetic is not None:
-            lines.append(f"kinetic T: {self.kinetic}")
+            instant = 2 * self.temperature * np.sqrt(2 / self.num_parameters)
+            lines.append(f"kinetic T: {self.kinetic} (± {instant:.2g} at one instant)")
         return "\n".join([*lines, self.verdict])
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,6 +128,7 @@ class TemperatureMeters:
             "configurational": plain(self.configurational),
             "gradient_noise": plain(self.gradient_noise),
             "kinetic": plain(self.kinetic),
+            "num_parameters": self.num_parameters,
             "by_layer": {
                 layer: {
                     "configurational": plain(interval),
@@ -166,7 +170,7 @@ def measure_temperature(
         ... )
         >>> meters = pb.measure_temperature(jax.random.key(1), target, draws, num_draws=20)
         >>> print(meters.verdict)  # 400 steps from the initialiser are too few
-        sampling at T ≈ ..., not 1: the chains are still on their way from their starts; run longer
+        sampling at T ≈ ..., not 1: the chains are probably still on their way ...
     """
     if draws.temperature is None:
         raise InputError(
@@ -184,7 +188,8 @@ def measure_temperature(
     overall, by_layer = _meters(virials, sizes, layers, _monte_carlo)
     noise: Interval | None = None
     noise_by_layer: dict[str, Interval] = {}
-    if draws.noise_gain is not None and "step_size" in draws.sample_stats:
+    known = "step_size" in draws.sample_stats and "batch_size" in draws.settings
+    if draws.noise_gain is not None and known:
         excess = _noise_excess(rng_key, target, draws, num_minibatches) / draws.temperature
         noise, noise_by_layer = _meters(excess, sizes, layers, _independent)
     return TemperatureMeters(
@@ -237,8 +242,9 @@ def _monte_carlo(values: np.ndarray) -> Interval:
 
 
 def _independent(values: np.ndarray) -> Interval:
-    """The mean of independent values and twice its standard error."""
-    error = float(values.std(ddof=1)) / np.sqrt(values.size) if values.size > 1 else np.nan
+    """The mean of ``(chain, minibatch)`` and twice its standard error, from the chains' means."""
+    samples = values.mean(axis=1) if len(values) > 1 else values[0]
+    error = float(samples.std(ddof=1)) / np.sqrt(len(samples)) if len(samples) > 1 else np.nan
     mean = float(values.mean())
     return Interval(mean, mean - 2 * error, mean + 2 * error)
 
@@ -280,7 +286,8 @@ def _noise_excess(
 ) -> np.ndarray:
     """What minibatch noise adds to the temperatures of a leaf's coordinates, summed over them.
 
-    Shape ``(chain, minibatch, leaf)``; at the last draw of each chain, with the run's batch size.
+    Shape ``(chain, minibatch, leaf)``; at the last draw of each chain, with the run's batch size
+    and the mean of its draws' step sizes.
     """
     inputs, targets = target.inputs, target.targets
     batch_size = draws.settings["batch_size"]
@@ -304,13 +311,10 @@ def _noise_excess(
     per_step_size = jax.jit(lambda args: jax.lax.map(lambda a: excess(*a), args))(
         (keys, last, draws.noise_gain)
     )
-    return draws.sample_stats["step_size"][:, -1, None, None] * np.asarray(per_step_size)
+    step_size = draws.sample_stats["step_size"].mean(axis=1)
+    return step_size[:, None, None] * np.asarray(per_step_size)
 
 
 def _kinetic(draws: Draws) -> Interval | None:
-    """The kinetic temperature over the steps from the first kept draw on."""
-    trace = draws.trace.get("kinetic_temperature")
-    if trace is None:
-        return None
-    first = 0 if draws.draw_steps is None else int(draws.draw_steps[0])
-    return _monte_carlo(trace[:, min(first, trace.shape[1] - 1) :])
+    values = draws.sample_stats.get("kinetic_temperature")
+    return None if values is None else _monte_carlo(values)

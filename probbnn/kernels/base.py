@@ -10,7 +10,7 @@ import optax
 from probbnn.errors import InputError, is_positive
 from probbnn.kernels.cyclical import Cyclical
 
-__all__ = ["Kernel", "StepInfo", "StepSize", "as_schedule", "as_schedules"]
+__all__ = ["Kernel", "MomentumStepInfo", "StepInfo", "StepSize", "as_schedule", "as_schedules"]
 
 StepSize = float | Callable[[Any], Any]
 
@@ -26,11 +26,15 @@ class Kernel(NamedTuple):
             variance in a coordinate of the gradient raises that coordinate's temperature, per
             unit of step size. ½ for SGLD (the noise of h·ĝ has variance h²·Var[ĝ], the injected
             noise 2hT). ``None`` where it is unknown.
+        step_size: the step size or schedule that it was built with, if it has one.
+        temperature: T of the law that it samples, if it has one.
     """
 
     init: Callable[..., Any]
     step: Callable[..., Any]
     noise_gain: Callable[[Any], Any] | None = None
+    step_size: StepSize | None = None
+    temperature: float | None = None
 
 
 class StepInfo(NamedTuple):
@@ -45,6 +49,22 @@ class StepInfo(NamedTuple):
     logdensity: jax.Array
     grad_norm: jax.Array
     step_size: jax.Array
+
+
+class MomentumStepInfo(NamedTuple):
+    """What one step saw at the position that it started from, and where it left the momentum.
+
+    Attributes:
+        logdensity: minibatch estimate of the log density, a scalar.
+        grad_norm: Euclidean norm of its gradient, a scalar.
+        step_size: h of the step, a scalar.
+        kinetic_temperature: ‖u‖²/d of the momentum u after the step, a scalar; T in expectation.
+    """
+
+    logdensity: jax.Array
+    grad_norm: jax.Array
+    step_size: jax.Array
+    kinetic_temperature: jax.Array
 
 
 def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:

@@ -53,9 +53,9 @@ class Cyclical:
     def __post_init__(self) -> None:
         if not is_positive(self.peak):
             raise InputError(f"peak is {self.peak}; a step size must be positive and finite")
-        if not float(self.cycle_length).is_integer() or self.cycle_length < 2:
+        if not isinstance(self.cycle_length, int) or self.cycle_length < 2:
             raise InputError(
-                f"cycle_length is {self.cycle_length}; it must be a whole number of steps, at least 2"
+                f"cycle_length is {self.cycle_length}; it must be a whole number, at least 2"
             )
         if not 0 <= self.exploration < 1:
             raise InputError(

@@ -74,7 +74,8 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
         gamma: ``None`` leaves Γ out, as published implementations do; ``"exact"`` computes the
             Hessian's diagonal with one Jacobian-vector product per parameter (small targets);
             ``"hutchinson"`` estimates it without bias from one Rademacher probe a step. Once the
-            preconditioner is frozen, Γ is 0.
+            preconditioner is frozen, Γ is 0. It corrects for how V depends on θ; that V has
+            also seen the noise of the minibatch whose gradient it scales, no Γ corrects.
 
     Returns:
         ``kernel(rng_key, state, value_and_grad_estimator, minibatch, step_size, temperature=1.0)
@@ -194,7 +195,7 @@ def as_top_level_api(
     def noise_gain(state: PSGLDState) -> Any:
         return optax.tree.scale(0.5, rms.diagonal(state.second_moment, state.step))
 
-    return Kernel(init_fn, step_fn, noise_gain)
+    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature)
 
 
 psgld = as_top_level_api

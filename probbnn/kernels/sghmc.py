@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import optax
 
 from probbnn.errors import InputError
-from probbnn.kernels.base import Kernel, StepSize, as_schedules
+from probbnn.kernels.base import Kernel, MomentumStepInfo, StepSize, as_schedules
 from probbnn.kernels.noise import normal_like
 from probbnn.kernels.rms import RMSPreconditioner
 
@@ -52,20 +52,7 @@ class SGHMCState(NamedTuple):
     step: jax.Array
 
 
-class SGHMCInfo(NamedTuple):
-    """What one step saw at the position that it started from, and where it left the momentum.
-
-    Attributes:
-        logdensity: minibatch estimate of the log density, a scalar.
-        grad_norm: Euclidean norm of its gradient, a scalar.
-        step_size: h of the step, a scalar.
-        kinetic_temperature: ‖u‖²/d after the step, a scalar; T in expectation.
-    """
-
-    logdensity: jax.Array
-    grad_norm: jax.Array
-    step_size: jax.Array
-    kinetic_temperature: jax.Array
+SGHMCInfo = MomentumStepInfo
 
 
 def init(position: Any, rms: RMSPreconditioner | None = None) -> SGHMCState:
@@ -202,7 +189,7 @@ def as_top_level_api(
             diagonal = rms.diagonal(state.second_moment, state.step)
         return optax.tree.scale((2 - friction) / (4 * friction), diagonal)
 
-    return Kernel(init_fn, step_fn, noise_gain)
+    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature)
 
 
 sghmc = as_top_level_api
