@@ -4,7 +4,7 @@
 
 runs, for each fault (or those whose name contains a NAME), the tests that should see it, and
 prints the first one that fails. Writes ``results/faults.json`` and ``.md`` where all were planted.
-About 6 minutes on two cores.
+About two minutes on two cores.
 """
 
 import os
