@@ -17,7 +17,7 @@ def test_python_blocks_run(capsys):
     assert names["pred"].probs.shape == (500, 10)
     assert names["info"].logdensity.shape == ()
     assert "gradient noise / T" in printed
-    assert names["draws"].num_chains == 4
+    assert names["draws"].settings["num_steps"] == 200
     assert 0 <= names["mala_info"].acceptance_rate <= 1
 
 
