@@ -158,7 +158,7 @@ def first_red_test(fault: Fault) -> str | None:
             raise ValueError(f"{fault.path} has {text.count(fault.old)} times {fault.old!r}")
         path.write_text(text.replace(fault.old, fault.new), encoding="utf-8")
         printed = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+            [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider"]
             + fault.tests.split(),
             cwd=directory,
             env={**os.environ, "PYTHONPATH": directory},
