@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import optax
 
 from probbnn.errors import InputError
-from probbnn.kernels.base import Kernel, MomentumStepInfo, StepInfo, StepSize, as_schedules
+from probbnn.kernels.base import (
+    Kernel,
+    MomentumStepInfo,
+    StepInfo,
+    StepSize,
+    as_schedules,
+    kinetic_temperature,
+)
 
 __all__ = ["SGHMCState", "SGLDState", "SGNHTInfo", "SGNHTState", "sghmc", "sgld", "sgnht"]
 
@@ -196,9 +203,9 @@ def sgnht(
         theirs = blackjax.sgmcmc.sgnht.SGNHTState(state.position, state.momentum, state.xi)
         theirs = kernel(rng_key, theirs, lambda *_: grad, minibatch, h, t)
         momentum = _like(theirs.momentum, state.momentum)
-        size = sum(leaf.size for leaf in jax.tree.leaves(momentum))
-        kinetic_temperature = optax.tree.norm(momentum, squared=True) / size
-        info = SGNHTInfo(value, optax.tree.norm(grad), jnp.asarray(h), kinetic_temperature)
+        info = SGNHTInfo(
+            value, optax.tree.norm(grad), jnp.asarray(h), kinetic_temperature(momentum)
+        )
         position = _like(theirs.position, state.position)
         xi = theirs.xi.astype(state.xi.dtype)
         return SGNHTState(position, momentum, xi, state.step + 1), info

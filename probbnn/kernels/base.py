@@ -10,7 +10,15 @@ import optax
 from probbnn.errors import InputError, is_positive
 from probbnn.kernels.cyclical import Cyclical
 
-__all__ = ["Kernel", "MomentumStepInfo", "StepInfo", "StepSize", "as_schedule", "as_schedules"]
+__all__ = [
+    "Kernel",
+    "MomentumStepInfo",
+    "StepInfo",
+    "StepSize",
+    "as_schedule",
+    "as_schedules",
+    "kinetic_temperature",
+]
 
 StepSize = float | Callable[[Any], Any]
 
@@ -65,6 +73,12 @@ class MomentumStepInfo(NamedTuple):
     grad_norm: jax.Array
     step_size: jax.Array
     kinetic_temperature: jax.Array
+
+
+def kinetic_temperature(momentum: Any) -> jax.Array:
+    """‖u‖²/d, a scalar, of a momentum u whose law at temperature T is N(0, T)."""
+    size = sum(leaf.size for leaf in jax.tree.leaves(momentum))
+    return optax.tree.norm(momentum, squared=True) / size
 
 
 def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:

@@ -28,7 +28,13 @@ import jax.numpy as jnp
 import optax
 
 from probbnn.errors import InputError
-from probbnn.kernels.base import Kernel, MomentumStepInfo, StepSize, as_schedules
+from probbnn.kernels.base import (
+    Kernel,
+    MomentumStepInfo,
+    StepSize,
+    as_schedules,
+    kinetic_temperature,
+)
 from probbnn.kernels.noise import normal_like
 from probbnn.kernels.rms import RMSPreconditioner
 
@@ -116,9 +122,9 @@ def build_kernel(friction: float = 0.1, rms: RMSPreconditioner | None = None) ->
         new_position, momentum = jax.tree.transpose(
             jax.tree.structure(position), jax.tree.structure((0, 0)), moved
         )
-        size = sum(leaf.size for leaf in jax.tree.leaves(position))
-        kinetic_temperature = optax.tree.norm(momentum, squared=True) / size
-        info = SGHMCInfo(value, optax.tree.norm(grad), jnp.asarray(step_size), kinetic_temperature)
+        info = SGHMCInfo(
+            value, optax.tree.norm(grad), jnp.asarray(step_size), kinetic_temperature(momentum)
+        )
         return SGHMCState(new_position, momentum, second_moment, step + 1), info
 
     return kernel
