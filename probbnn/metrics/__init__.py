@@ -1,10 +1,12 @@
-"""Metrics of class probabilities: plain arrays in, one number out.
+"""Metrics of predictions: plain arrays in, one number out.
 
 - `calibration`: accuracy, NLL, Brier score, expected calibration error, reliability diagram
 - `selective`: accuracy against confidence, risk-coverage curve and the areas under it
 - `ood`: scores for out-of-distribution inputs, and AUROC, AUPR, FPR95 of a score
+- `fidelity`: agreement, total variation and entropy error against a reference posterior
+- `regression`: errors, proper scores and coverage of means and spreads, and their fidelity
 - `bootstrap`: an interval around any of them
-- `evaluate`: all of them at once
+- `evaluate`: all those of class probabilities at once
 
 Everything is NumPy in float64. Probabilities are (n, K), labels integers (n,).
 """
@@ -26,7 +28,20 @@ from probbnn.metrics.evaluate import (
     evaluate,
     evaluate_ood,
 )
+from probbnn.metrics.fidelity import (
+    Fidelity,
+    agreement,
+    entropy_error,
+    evaluate_fidelity,
+    total_variation,
+)
 from probbnn.metrics.ood import aupr, auroc, entropy, fpr95, max_prob_score
+from probbnn.metrics.regression import (
+    RegressionEvaluation,
+    RegressionFidelity,
+    evaluate_regression,
+    regression_fidelity,
+)
 from probbnn.metrics.selective import (
     AccuracyVsConfidence,
     RiskCoverage,
@@ -41,13 +56,17 @@ __all__ = [
     "NLL_FLOOR",
     "AccuracyVsConfidence",
     "Evaluation",
+    "Fidelity",
     "Interval",
     "OodEvaluation",
     "OodMetrics",
+    "RegressionEvaluation",
+    "RegressionFidelity",
     "Reliability",
     "RiskCoverage",
     "accuracy",
     "accuracy_vs_confidence",
+    "agreement",
     "augrc",
     "aupr",
     "auroc",
@@ -58,11 +77,16 @@ __all__ = [
     "eaurc",
     "ece",
     "entropy",
+    "entropy_error",
     "evaluate",
+    "evaluate_fidelity",
     "evaluate_ood",
+    "evaluate_regression",
     "fpr95",
     "max_prob_score",
     "nll",
+    "regression_fidelity",
     "reliability",
     "risk_coverage",
+    "total_variation",
 ]
