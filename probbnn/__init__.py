@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from probbnn.data import DATASETS as DATASETS
     from probbnn.data import Dataset as Dataset
     from probbnn.data import load as load
+    from probbnn.data import load_regression as load_regression
     from probbnn.data import out_of_distribution as out_of_distribution
     from probbnn.data import patches as patches
     from probbnn.data import shift as shift
@@ -25,17 +26,24 @@ if TYPE_CHECKING:
     from probbnn.kernels.sghmc import sghmc as sghmc
     from probbnn.likelihoods import Categorical as Categorical
     from probbnn.likelihoods import Gaussian as Gaussian
+    from probbnn.likelihoods import LearnedGaussian as LearnedGaussian
     from probbnn.logdensity import LogDensity as LogDensity
-    from probbnn.logdensity import Minibatch as Minibatch
     from probbnn.methods import METHODS as METHODS
+    from probbnn.metrics import Fidelity as Fidelity
     from probbnn.metrics import evaluate as evaluate
+    from probbnn.metrics import evaluate_fidelity as evaluate_fidelity
     from probbnn.metrics import evaluate_ood as evaluate_ood
+    from probbnn.metrics import evaluate_regression as evaluate_regression
     from probbnn.models import MLP as MLP
     from probbnn.models import LeNet300100 as LeNet300100
+    from probbnn.numpyro_target import NumPyroTarget as NumPyroTarget
+    from probbnn.numpyro_target import from_numpyro as from_numpyro
     from probbnn.predictive import GaussianPredictive as GaussianPredictive
     from probbnn.predictive import Predictive as Predictive
+    from probbnn.predictive import log_predictive as log_predictive
     from probbnn.predictive import predict as predict
     from probbnn.sampling import sample as sample
+    from probbnn.target import Minibatch as Minibatch
 
 __version__ = "0.1.0"
 
@@ -46,20 +54,28 @@ _HOMES = {
     "Dataset": "data",
     "DivergenceError": "chains",
     "Draws": "draws",
+    "Fidelity": "metrics",
     "Gaussian": "likelihoods",
     "GaussianPredictive": "predictive",
     "InputError": "errors",
     "Kernel": "kernels.base",
     "LeNet300100": "models",
+    "LearnedGaussian": "likelihoods",
     "LogDensity": "logdensity",
     "METHODS": "methods",
     "MLP": "models",
-    "Minibatch": "logdensity",
+    "Minibatch": "target",
+    "NumPyroTarget": "numpyro_target",
     "Predictive": "predictive",
     "TemperatureMeters": "diagnostics",
     "evaluate": "metrics",
+    "evaluate_fidelity": "metrics",
     "evaluate_ood": "metrics",
+    "evaluate_regression": "metrics",
+    "from_numpyro": "numpyro_target",
     "load": "data",
+    "load_regression": "data",
+    "log_predictive": "predictive",
     "measure_temperature": "diagnostics",
     "out_of_distribution": "data",
     "patches": "data",

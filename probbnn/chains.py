@@ -20,7 +20,7 @@ from probbnn import minibatch
 from probbnn.errors import InputError
 from probbnn.kernels.base import Kernel
 
-__all__ = ["ChainsResult", "ChainsState", "DivergenceError", "run_chains"]
+__all__ = ["ChainsResult", "ChainsState", "DivergenceError", "check_length", "run_chains"]
 
 # A chunk is at most this many steps, about this many seconds, and its draws this many bytes.
 _CHUNK_STEPS = 2_000
@@ -73,10 +73,11 @@ class DivergenceError(RuntimeError):
     Attributes:
         steps: the first bad step of each chain, −1 for chains that stayed finite.
         result: the `ChainsResult` up to the last chunk that was finite in all chains; its trace
-            is ``None`` if that is none, and its state the one after the divergence.
+            is ``None`` if that is none, and its state the one after the divergence. ``None`` for a
+            `Sampler`, which runs whole chains.
     """
 
-    def __init__(self, steps: np.ndarray, result: ChainsResult) -> None:
+    def __init__(self, steps: np.ndarray, result: ChainsResult | None) -> None:
         bad = np.flatnonzero(steps >= 0)
         chains = ", ".join(f"chain {chain} at step {steps[chain]}" for chain in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -354,13 +355,8 @@ def _nbytes(tree: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def _phases(
-    num_steps: int,
-    num_warmup: int,
-    thinning: int,
-    sampling_phases: Sequence[tuple[int, int]] | None,
-) -> list[tuple[int, int]]:
-    """The phases in which draws are kept, none of them before the end of warm-up."""
+def check_length(num_steps: int, num_warmup: int, thinning: int) -> None:
+    """Raise `InputError` unless so many steps leave a draw after warm-up."""
     if num_steps < 1 or thinning < 1:
         raise InputError(
             f"num_steps is {num_steps} and thinning {thinning}; both must be at least 1"
@@ -370,6 +366,16 @@ def _phases(
             f"num_warmup is {num_warmup} of {num_steps} steps with thinning {thinning}; it must "
             f"leave at least one draw, so it can be 0 to {num_steps - thinning}"
         )
+
+
+def _phases(
+    num_steps: int,
+    num_warmup: int,
+    thinning: int,
+    sampling_phases: Sequence[tuple[int, int]] | None,
+) -> list[tuple[int, int]]:
+    """The phases in which draws are kept, none of them before the end of warm-up."""
+    check_length(num_steps, num_warmup, thinning)
     if sampling_phases is None:
         return [(num_warmup, num_steps)]
     phases = [(max(start, num_warmup), end) for start, end in sampling_phases]

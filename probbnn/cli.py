@@ -115,7 +115,12 @@ def _customise(preset: Preset, arguments: argparse.Namespace) -> Preset:
         methods = {
             method.name: preset.methods.get(
                 method.name,
-                MethodRun(f"{method.backend}-{method.name}", method.num_chains, steps),
+                MethodRun(
+                    f"{method.backend}-{method.name}",
+                    method.num_chains,
+                    # A step on minibatches and one of a sampler on all the data do not compare.
+                    method.num_steps if method.full_data else steps,
+                ),
             )
             for method in chosen
         }

@@ -1,4 +1,4 @@
-"""Data sets as uint8 arrays: digits, MNIST, Fashion-MNIST, and what lies outside them."""
+"""Data sets: images (digits, MNIST, Fashion-MNIST), a regression, and what lies outside them."""
 
 import contextlib
 import gzip
@@ -17,12 +17,16 @@ from probbnn.errors import InputError, one_of
 
 __all__ = [
     "DATASETS",
+    "REGRESSIONS",
     "SHIFTS",
     "Dataset",
+    "Regression",
     "load",
+    "load_regression",
     "out_of_distribution",
     "patches",
     "shift",
+    "stretch",
 ]
 
 DATASETS = {
@@ -31,6 +35,11 @@ DATASETS = {
     "fashion_mnist": "articles of clothing, 28x28, 60,000 train and 10,000 test; 30 MB download",
 }
 """Name of every data set that `load` knows, and one line on each."""
+
+REGRESSIONS = {
+    "diabetes": "progress of diabetes from 10 measurements, 342 train and 100 test; bundled",
+}
+"""Name of every data set that `load_regression` knows, and one line on each."""
 
 SHIFTS = {
     "rotated": "every image turned by 90 degrees; labels kept",
@@ -119,11 +128,93 @@ class Dataset:
     @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that depend on images, labels and classes, and on no name."""
-        digest = hashlib.sha256(repr(self.classes).encode())
-        for array in (self.images, self.labels):
-            digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()[:16]
+        return _fingerprint(self.classes, self.images, self.labels)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Regression:
+    """Measurements and a real-valued target of one split, in memory, both standardised.
+
+    The arrays are read-only views, so that `fingerprint` stays true. A slice such as
+    `regression[:100]` is again a `Regression`.
+
+    Attributes:
+        inputs: float32, shape (N, D); on the training split each column has mean 0 and standard
+            deviation 1.
+        targets: float32, shape (N,), standardised likewise.
+        target_mean: in `unit`: a target y is `target_mean + target_std * y` of them.
+        target_std: in `unit`.
+        unit: what the target counts.
+        features: name of each column of the inputs.
+        name: name of the data set, such as "diabetes", or "diabetes/stretched".
+        split: "train" or "test".
+
+    Raises:
+        InputError: an array has the wrong shape or length, or numbers that are not finite.
+
+    Example:
+        >>> import probbnn.data
+        >>> train, test = probbnn.data.load_regression("diabetes")
+        >>> test[:10]
+        Regression('diabetes', 'test': 10 rows of 10 features)
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    target_mean: float
+    target_std: float
+    unit: str
+    features: tuple[str, ...]
+    name: str
+    split: str
+
+    def __post_init__(self) -> None:
+        inputs = np.asarray(self.inputs, np.float32)
+        targets = np.asarray(self.targets, np.float32)
+        if inputs.ndim != 2 or inputs.shape[1] != len(self.features):
+            raise InputError(
+                f"inputs have shape {inputs.shape}; expected (N, {len(self.features)}): one column "
+                "for each of the features"
+            )
+        if targets.shape != inputs.shape[:1]:
+            raise InputError(
+                f"targets have shape {targets.shape}; expected ({len(inputs)},): one number for "
+                "each row of the inputs"
+            )
+        if not (np.isfinite(inputs).all() and np.isfinite(targets).all()):
+            raise InputError(
+                "inputs or targets contain NaN or infinity; remove or impute those rows"
+            )
+        object.__setattr__(self, "inputs", _read_only(inputs))
+        object.__setattr__(self, "targets", _read_only(targets))
+        object.__setattr__(self, "features", tuple(self.features))
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: slice) -> "Regression":
+        if not isinstance(index, slice):
+            raise InputError(f"regression[{index!r}]: expected a slice, such as regression[:100]")
+        return replace(self, inputs=self.inputs[index], targets=self.targets[index])
+
+    def __repr__(self) -> str:
+        return (
+            f"Regression({self.name!r}, {self.split!r}: {len(self)} rows of {len(self.features)} "
+            "features)"
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that depend on inputs, targets and features alone."""
+        return _fingerprint(self.features, self.inputs, self.targets)
+
+
+def _fingerprint(names: tuple[str, ...], *arrays: np.ndarray) -> str:
+    digest = hashlib.sha256(repr(names).encode())
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load(
@@ -153,6 +244,53 @@ def load(
     if one_of(name, DATASETS, "data set") == "digits":
         return _load_digits()
     return _load_tfds(name, _data_root(data_dir), progress)
+
+
+def load_regression(name: str = "diabetes", *, seed: int = 0) -> tuple[Regression, Regression]:
+    """Load a regression problem, standardised by what its training split is like.
+
+    Args:
+        name: one of `REGRESSIONS`.
+        seed: decides which rows are in which split.
+
+    Returns:
+        The train and the test split.
+
+    Raises:
+        InputError: unknown name.
+
+    Example:
+        >>> import probbnn.data
+        >>> train, test = probbnn.data.load_regression("diabetes")
+        >>> train
+        Regression('diabetes', 'train': 342 rows of 10 features)
+        >>> test.inputs.shape, test.targets.shape, round(test.target_std)
+        ((100, 10), (100,), 79)
+    """
+    one_of(name, REGRESSIONS, "regression")
+    return _load_diabetes(seed)
+
+
+def stretch(regression: Regression, factor: float = 3.0) -> Regression:
+    """The same rows, each `factor` times as far from the middle of the training data.
+
+    Args:
+        regression: any split.
+        factor: what the standardised inputs are multiplied by. The targets stay, and no longer
+            belong to the inputs: look at how uncertain a prediction is there, not at its error.
+
+    Returns:
+        As many rows, called `"<name>/stretched"`.
+
+    Example:
+        >>> import probbnn.data
+        >>> train, test = probbnn.data.load_regression("diabetes")
+        >>> probbnn.data.stretch(test)
+        Regression('diabetes/stretched', 'test': 100 rows of 10 features)
+    """
+    return replace(
+        regression, inputs=factor * regression.inputs, name=f"{regression.name}/stretched"
+    )
 
 
 def shift(dataset: Dataset, kind: str, *, seed: int = 0) -> Dataset:
@@ -280,7 +418,7 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-# Digits and photographs: what scikit-learn brings along
+# Digits, diabetes and photographs: what scikit-learn brings along
 
 
 def _load_digits() -> tuple[Dataset, Dataset]:
@@ -296,6 +434,31 @@ def _load_digits() -> tuple[Dataset, Dataset]:
     return (
         Dataset(parts[0], parts[2], classes, "digits", "train"),
         Dataset(parts[1], parts[3], classes, "digits", "test"),
+    )
+
+
+def _load_diabetes(seed: int) -> tuple[Regression, Regression]:
+    from sklearn.datasets import load_diabetes
+
+    # scikit-learn's own scaling has seen every row, the test split's among them.
+    table = load_diabetes(scaled=False)
+    order = np.random.default_rng(seed).permutation(len(table.data))
+    train, test = order[:-100], order[-100:]
+    inputs = (table.data - table.data[train].mean(axis=0)) / table.data[train].std(axis=0)
+    mean, std = float(table.target[train].mean()), float(table.target[train].std())
+    whole = Regression(
+        inputs=inputs,
+        targets=(table.target - mean) / std,
+        target_mean=mean,
+        target_std=std,
+        unit="points of disease progression after one year",
+        features=tuple(table.feature_names),
+        name="diabetes",
+        split="train",
+    )
+    return (
+        replace(whole, inputs=whole.inputs[train], targets=whole.targets[train]),
+        replace(whole, inputs=whole.inputs[test], targets=whole.targets[test], split="test"),
     )
 
 

@@ -8,31 +8,24 @@ A run directory holds
 - ``figures/``: each figure as PNG and PDF.
 """
 
-import contextlib
-import json
 import os
-import platform
-import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from importlib import metadata
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import jax
 import numpy as np
-import optax
 
-from probbnn import __version__, minibatch, models
 from probbnn.chains import DivergenceError
-from probbnn.data import Dataset, load, out_of_distribution
+from probbnn.data import Dataset
 from probbnn.diagnostics import TemperatureMeters, measure_temperature
 from probbnn.draws import Draws
 from probbnn.errors import InputError
+from probbnn.kernels.base import Kernel
 from probbnn.logdensity import LogDensity
-from probbnn.methods import find_method
 from probbnn.metrics import (
     Evaluation,
     accuracy,
@@ -43,7 +36,8 @@ from probbnn.metrics import (
 )
 from probbnn.predictive import Predictive, predict
 from probbnn.presets import MethodRun, Preset
-from probbnn.sampling import sample
+from probbnn.problem import check_method, prepare, sample_method
+from probbnn.rundir import claim, environment, write_json, written_atomically
 
 __all__ = ["MethodResult", "RunResult", "run"]
 
@@ -55,20 +49,6 @@ _NUM_TRAIN_CURVE = 10_000
 # MNIST's full-data gradients.
 _NUM_METER_DRAWS = 40
 _NUM_METER_MINIBATCHES = 20
-_VERSIONED = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "blackjax",
-    "optax",
-    "numpyro",
-    "arviz",
-    "numpy",
-    "scipy",
-    "xarray",
-    "scikit-learn",
-    "tensorflow-datasets",
-)
 
 
 @dataclass(frozen=True)
@@ -141,13 +121,17 @@ def run(
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
     directory = Path(directory)
-    is_new = _claim(directory)
+    is_new = claim(directory)
     try:
-        train, test, ood, target = _prepare(preset, data_dir, progress)
+        problem = prepare(preset, data_dir, progress=progress)
     except InputError:
         if is_new:
             directory.rmdir()
         raise
+    target = problem.target
+    # The presets' networks are classifiers.
+    train, test = cast(Dataset, problem.train), cast(Dataset, problem.test)
+    ood = cast(Mapping[str, Dataset], problem.ood)
     record = _Record(directory, preset, seed, {"train": train, "test": test, **ood})
     results, failures = [], {}
     try:
@@ -156,8 +140,21 @@ def run(
             # The key belongs to the name, so that draws do not depend on the method's company.
             key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
             curve = _LearningCurve(target, train, test, preset, method.num_steps)
+            start_key, sample_key = jax.random.split(key)
+            # Methods that run whole chains have no moment to look at.
+            stops = isinstance(check_method(target, name, method, preset.batch_size), Kernel)
             try:
-                draws = _sample(key, target, name, method, preset.batch_size, curve, progress)
+                draws = sample_method(
+                    sample_key,
+                    target,
+                    name,
+                    method,
+                    preset.batch_size,
+                    initial_positions=_common_start(start_key, target, method),
+                    callback=curve.measure if stops else None,
+                    callback_steps=curve.steps if stops else (),
+                    progress=progress,
+                )
             except DivergenceError as error:
                 failures[name] = str(error)
                 record.add_failure(name, method, str(error))
@@ -174,96 +171,6 @@ def run(
         raise
     record.finish("finished", time.perf_counter() - started)
     return RunResult(preset, directory, results, record.metrics, failures)
-
-
-def _claim(directory: Path) -> bool:
-    """Make the run directory unless it holds anything; whether it is a new one."""
-    is_new = not directory.exists()
-    try:
-        if directory.is_dir() and any(directory.iterdir()):
-            what = "holds another run" if (directory / "run.json").exists() else "is not empty"
-            raise InputError(f"output directory {directory} {what}; choose a new one with --out")
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass  # so it can be written
-    except OSError as error:
-        raise InputError(
-            f"output directory {directory} cannot be written ({error.strerror}); choose another "
-            "with --out"
-        ) from error
-    return is_new
-
-
-def _prepare(
-    preset: Preset, data_dir: str | os.PathLike[str] | None, progress: bool
-) -> tuple[Dataset, Dataset, dict[str, Dataset], LogDensity]:
-    """Data and target; and every setting checked before the first method runs."""
-    train, test = load(preset.dataset, data_dir, progress=progress)
-    ood = {
-        label: out_of_distribution(test, kind, data_dir, progress=progress)
-        for label, kind in preset.ood.items()
-    }
-    model_name, arguments = preset.model
-    module = getattr(models, model_name)(**arguments)
-    target = LogDensity(module, train, prior_scale=preset.prior_scale)
-    for name, method in preset.methods.items():
-        _check_method(name, method, preset, target)
-    return train, test, ood, target
-
-
-def _check_method(name: str, method: MethodRun, preset: Preset, target: LogDensity) -> None:
-    if method.num_steps < 1 or method.num_chains < 1:
-        raise InputError(
-            f"{name} has {method.num_steps} steps and {method.num_chains} chains; both must be "
-            "at least 1"
-        )
-    minibatch.init(jax.random.key(0), target.data_size, preset.batch_size)
-    find_method(name).build(target, _num_warmup(method), _settings(method))
-
-
-def _num_warmup(method: MethodRun) -> int:
-    return min(int(method.warmup * method.num_steps), method.num_steps - 1)
-
-
-def _settings(method: MethodRun) -> dict[str, Any]:
-    """The method's settings with schedules made into functions of the step."""
-    settings = dict(method.settings)
-    step_size = settings.get("step_size")
-    if isinstance(step_size, Mapping):
-        start, end = step_size["start"], step_size["end"]
-        settings["step_size"] = optax.cosine_decay_schedule(start, method.num_steps, end / start)
-    return settings
-
-
-def _sample(
-    key: jax.Array,
-    target: LogDensity,
-    name: str,
-    method: MethodRun,
-    batch_size: int,
-    curve: "_LearningCurve",
-    progress: bool,
-) -> Draws:
-    start_key, sample_key = jax.random.split(key)
-    num_warmup = _num_warmup(method)
-    draws = sample(
-        sample_key,
-        target,
-        name,
-        num_chains=method.num_chains,
-        num_steps=method.num_steps,
-        num_warmup=num_warmup,
-        thinning=max(1, -(-(method.num_steps - num_warmup) // method.draws)),
-        batch_size=batch_size,
-        shared_minibatches=method.shared_minibatches,
-        initial_positions=_common_start(start_key, target, method),
-        callback=curve.measure,
-        callback_steps=curve.steps,
-        progress=progress,
-        **_settings(method),
-    )
-    # On record is the schedule as the preset wrote it, not the function made of it.
-    return replace(draws, settings={**draws.settings, **method.settings})
 
 
 def _common_start(key: jax.Array, target: LogDensity, method: MethodRun) -> Any:
@@ -391,17 +298,7 @@ class _Record:
                 label: {"name": d.name, "size": len(d), "fingerprint": d.fingerprint}
                 for label, d in data.items()
             },
-            "versions": {
-                "probbnn": __version__,
-                **{name: metadata.version(name) for name in _VERSIONED},
-            },
-            "python": platform.python_version(),
-            "device": {
-                "platform": jax.default_backend(),
-                "kind": jax.devices()[0].device_kind,
-                "count": jax.device_count(),
-                "cpu_cores": os.cpu_count(),
-            },
+            **environment(),
             "methods": {},
         }
         self.metrics: dict[str, Any] = {"methods": {}}
@@ -422,7 +319,7 @@ class _Record:
         self.metrics["methods"][name] = result.metrics
         self._write_json()
         self._tree[name] = draws.to_datatree(target, probes)
-        with _written_atomically(self._directory / "draws.nc") as path:
+        with written_atomically(self._directory / "draws.nc") as path:
             self._tree.to_netcdf(path, engine="h5netcdf")
 
     def add_failure(self, name: str, method: MethodRun, reason: str) -> None:
@@ -438,27 +335,8 @@ class _Record:
         self._write_json()
 
     def _write_json(self) -> None:
-        for name, content in (("run", self._run), ("metrics", self.metrics)):
-            text = json.dumps(
-                content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain
-            )
-            with _written_atomically(self._directory / f"{name}.json") as path:
-                path.write_text(text + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """What JSON has for a setting that it does not know."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return value.item() if isinstance(value, np.generic) else str(value)
-
-
-@contextlib.contextmanager
-def _written_atomically(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to, renamed at the end: nothing is lost on the way."""
-    beside = path.with_name(path.name + ".part")
-    yield beside
-    beside.replace(path)
+        write_json(self._directory / "run.json", self._run)
+        write_json(self._directory / "metrics.json", self.metrics)
 
 
 def _write_figures(

@@ -1,67 +1,37 @@
 """The adapter: a Flax network, a likelihood, a Gaussian prior and data become one log density.
 
-With N examples, a minibatch of b and parameters θ, everything in this library is on one scale:
-
-    logdensity(θ)           = logprior(θ) + Σ_n loglikelihood_n(θ)              (T = 1)
-    logdensity_estimate(θ)  = logprior(θ) + N/b · Σ_b loglikelihood_b(θ)        (unbiased)
-
-`LogDensity` offers both in the form that BlackJAX takes as it is.
+`LogDensity` offers it, and its minibatch estimates, in the form that BlackJAX takes as it is, and
+as a NumPyro model.
 """
 
-import copy
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from probbnn.data import Dataset
+from probbnn.data import Dataset, Regression
 from probbnn.errors import InputError, is_positive
+from probbnn.leaves import leaf_names
 from probbnn.likelihoods import Categorical, Likelihood
+from probbnn.target import Minibatch, Target
 
-__all__ = ["LogDensity", "Minibatch"]
-
-# Examples evaluated at once by the full-data log density: bounds its memory.
-_BLOCK_SIZE = 2_000
+__all__ = ["LogDensity"]
 
 
-class Minibatch(NamedTuple):
-    """Some of the data: a pytree whose leaves share a leading axis of length b.
-
-    Attributes:
-        inputs: shape ``(b, …)``.
-        targets: shape ``(b, …)``.
-        mask: booleans of shape ``(b,)``, False where a row only pads a ragged batch; ``None``
-            where every row counts.
-    """
-
-    inputs: jax.Array
-    targets: jax.Array
-    mask: jax.Array | None = None
-
-
-class _ControlVariate(NamedTuple):
-    """Where the minibatch estimates are corrected, and by what."""
-
-    center: Any
-    value: jax.Array
-    grad: Any
-
-
-class LogDensity:
+class LogDensity(Target):
     """The posterior of a Flax network: log prior, log likelihood and their minibatch estimates.
 
     Args:
         module: a Linen module, an NNX module, a constructor ``rngs -> NNX module``, or a pair of
             functions ``(init(rng_key, inputs) -> position, apply(position, inputs) -> outputs)``.
             `apply` gets a batch. NNX modules are evaluated in eval mode.
-        data: a `Dataset`, or a pair ``(inputs, targets)`` of arrays with a common leading axis.
-            uint8 inputs are taken for images and scaled to [0, 1] on the device.
-        likelihood: `Categorical()` or `Gaussian(scale)`, or any `Likelihood`.
+        data: a `Dataset`, a `Regression`, or a pair ``(inputs, targets)`` of arrays with a common
+            leading axis. uint8 inputs are taken for images and scaled to [0, 1] on the device.
+        likelihood: `Categorical()`, `Gaussian(scale)`, `LearnedGaussian()`, or any `Likelihood`.
         prior_scale: standard deviation σ of the Gaussian prior N(0, σ²) on every parameter, that
             is, an L2 penalty ‖θ‖²/(2σ²): one number, or a pytree of numbers that is a prefix of
             the position (per-layer or per-leaf scales).
@@ -70,6 +40,8 @@ class LogDensity:
         inputs: the data on the device, shape ``(N, …)``.
         targets: shape ``(N, …)``.
         data_size: N.
+        shapes: shape and dtype of each parameter, a pytree like a position.
+        prior_scale: σ of each parameter's prior, a pytree of floats like a position.
         apply: the network as a pure function ``(position, inputs) -> outputs``, from raw inputs of
             shape ``(n, *input_shape)`` to ``(n, *output_shape)``. It holds no data.
 
@@ -90,25 +62,26 @@ class LogDensity:
     def __init__(
         self,
         module: Any,
-        data: Dataset | tuple[Any, Any],
+        data: Dataset | Regression | tuple[Any, Any],
         *,
         likelihood: Likelihood | None = None,
         prior_scale: Any = 1.0,
     ) -> None:
         inputs, targets = _as_arrays(data)
         self.likelihood = Categorical() if likelihood is None else likelihood
-        self.data_size = len(inputs)
         self.input_shape: tuple[int, ...] = inputs.shape[1:]
-        self._init, apply = _as_functions(module, _preprocess(inputs[:1]))
+        init, apply = _as_functions(module, _preprocess(inputs[:1]))
+        join = getattr(self.likelihood, "join", None)
+        if join is not None:  # a likelihood with parameters of its own
+            init, apply, prior_scale = join(init, apply, prior_scale)
+        self._init = init
         self.apply = lambda position, inputs: apply(position, _preprocess(inputs))
         self._input_dtype = inputs.dtype
-        position, outputs = self._shapes()
+        self.shapes, outputs = self._shapes()
         self.likelihood.check(outputs.shape[1:], targets)
         self.output_shape: tuple[int, ...] = outputs.shape[1:]
-        self.prior_scale = _broadcast_scale(prior_scale, position)
-        self.inputs = jnp.asarray(inputs)
-        self.targets = jnp.asarray(targets)
-        self._control: _ControlVariate | None = None
+        self.prior_scale = _broadcast_scale(prior_scale, self.shapes)
+        super().__init__(jnp.asarray(inputs), jnp.asarray(targets))
 
     def init(self, rng_key: jax.Array) -> Any:
         """A position (pytree of parameters) drawn from the module's own initialiser.
@@ -119,10 +92,6 @@ class LogDensity:
         constructor (``lambda rngs: MyMLP(rngs=rngs)``) where that does not hold.
         """
         return self._init(rng_key)
-
-    def num_parameters(self, position: Any) -> int:
-        """The number of scalars in a position."""
-        return sum(leaf.size for leaf in jax.tree.leaves(position))
 
     def logprior_fn(self, position: Any) -> jax.Array:
         """Log density of the prior, normalised: Σ log N(θ_i; 0, σ_i²)."""
@@ -147,103 +116,84 @@ class LogDensity:
         log_probs = self.likelihood.log_prob(outputs, minibatch.targets)
         return log_probs if minibatch.mask is None else jnp.where(minibatch.mask, log_probs, 0.0)
 
-    def logdensity_fn(self, position: Any) -> jax.Array:
-        """The log posterior density over all the data, up to the evidence: a scalar.
+    def numpyro_model(self, subsample_size: int | None = None) -> None:
+        """The posterior as a NumPyro model, for NumPyro's own MCMC, SVI and `Predictive`.
 
-        Evaluated in blocks and, under differentiation, recomputed block by block, so that memory
-        does not grow with the size of the data.
-        """
-        logprior = self.logprior_fn(position)
-        if self.data_size <= _BLOCK_SIZE:
-            everything = Minibatch(self.inputs, self.targets)
-            return logprior + self.pointwise_loglikelihood_fn(position, everything).sum()
-
-        @jax.checkpoint
-        def add_block(total: jax.Array, block: Minibatch) -> tuple[jax.Array, None]:
-            return total + self.pointwise_loglikelihood_fn(position, block).sum(), None
-
-        blocks = _in_blocks(self.inputs, self.targets)
-        loglikelihood, _ = jax.lax.scan(add_block, jnp.zeros_like(logprior), blocks)
-        return logprior + loglikelihood
-
-    def logdensity_estimator(self, position: Any, minibatch: Minibatch) -> jax.Array:
-        """Unbiased minibatch estimate of `logdensity_fn`: a scalar.
-
-        ``minibatch`` is a `Minibatch` or a tuple ``(inputs, targets[, mask])``; the sum over its
-        b unmasked examples is scaled by N/b.
-        """
-        minibatch = Minibatch(*minibatch)
-        count = minibatch.inputs.shape[0] if minibatch.mask is None else minibatch.mask.sum()
-
-        def plain(position: Any) -> jax.Array:
-            loglikelihood = self.pointwise_loglikelihood_fn(position, minibatch).sum()
-            return self.logprior_fn(position) + self.data_size / count * loglikelihood
-
-        if self._control is None:
-            return plain(position)
-        center, value, grad = self._control
-        estimate, estimated_grad = jax.value_and_grad(plain)(center)
-        slope = jax.tree.map(jnp.subtract, grad, estimated_grad)
-        away = jax.tree.map(jnp.subtract, position, center)
-        return plain(position) + (value - estimate) + optax.tree.vdot(slope, away)
-
-    def value_and_grad_estimator(self, position: Any, minibatch: Minibatch) -> tuple[Any, Any]:
-        """`logdensity_estimator` and its gradient, a pytree like the position."""
-        return jax.value_and_grad(self.logdensity_estimator)(position, minibatch)
-
-    def grad_estimator(self, position: Any, minibatch: Minibatch) -> Any:
-        """Unbiased minibatch estimate of the gradient of `logdensity_fn`, as BlackJAX takes it."""
-        return jax.grad(self.logdensity_estimator)(position, minibatch)
-
-    def with_control_variates(self, center: Any) -> "LogDensity":
-        """The same log density with minibatch estimates of less noise near ``center``.
-
-        The estimate at θ is corrected by what the minibatch gets wrong at the center θ̂, to first
-        order: its gradient becomes ∇est(θ) − ∇est(θ̂) + ∇logdensity(θ̂), unbiased for any θ̂, with
-        a variance that vanishes towards it. It costs a second gradient per step. Far from the
-        center, as in another mode of a network's posterior, it *adds* noise: let
-        `measure_temperature` tell.
-
-        Source: Baker, Fearnhead, Fox & Nemeth (2019), "Control variates for stochastic gradient
-        MCMC", eq. 6.
+        Each leaf of the position is a site with its prior, called by its dotted path
+        (`numpyro_params` shows the names); the data are the observed site ``"targets"`` in the
+        plate ``"examples"``. NumPyro starts a chain at uniform(−2, 2) weights, a bad place for a
+        network, unless it is given ``init_params``.
 
         Args:
-            center: a position of high density, such as the result of the method ``"map"``. The
-                full-data value and gradient are computed there, once.
-
-        Raises:
-            InputError: if ``center`` is not like a position of this network, or is not finite.
+            subsample_size: examples in a random minibatch, its log likelihood scaled to all the
+                data, as SVI and HMCECS take it; default: all the data.
 
         Examples:
-            >>> import jax, probbnn as pb
+            >>> import jax, numpyro, probbnn as pb
             >>> train, test = pb.load("digits")
             >>> target = pb.LogDensity(pb.MLP(hidden=(10,)), train)
-            >>> mode = pb.sample(jax.random.key(0), target, "map", num_steps=500, progress=False)
-            >>> center = jax.tree.map(lambda leaf: leaf[0, -1], mode.positions)
-            >>> draws = pb.sample(
-            ...     jax.random.key(1),
-            ...     target.with_control_variates(center),
-            ...     "sgld",
-            ...     num_steps=100,
-            ...     initial_positions=jax.tree.map(lambda leaf: leaf[:, -1], mode.positions),
-            ...     num_chains=1,
-            ...     progress=False,
+            >>> mcmc = numpyro.infer.MCMC(
+            ...     numpyro.infer.NUTS(target.numpyro_model, max_tree_depth=3),
+            ...     num_warmup=5,
+            ...     num_samples=5,
+            ...     progress_bar=False,
             ... )
+            >>> start = target.numpyro_params(target.init(jax.random.key(0)))
+            >>> mcmc.run(jax.random.key(1), init_params=start)
+            >>> positions = target.numpyro_position(mcmc.get_samples(group_by_chain=True))
+            >>> positions["Dense_0"]["kernel"].shape
+            (1, 5, 64, 10)
         """
-        self.check_position(center)
-        value, grad = jax.jit(jax.value_and_grad(self.logdensity_fn))(center)
-        if not np.isfinite(value):
-            raise InputError(f"the log density at the center is {value}; give a finite position")
-        centered = copy.copy(self)
-        centered._control = _ControlVariate(jax.tree.map(jnp.asarray, center), value, grad)
-        return centered
+        # NumPyro takes a second to import, and only those who use it should wait for it.
+        from probbnn.backends.numpyro import sample_posterior
+
+        sample_posterior(self, subsample_size)
+
+    def numpyro_params(self, position: Any) -> dict[str, Any]:
+        """A position as values of `numpyro_model`'s sites; leading axes stay.
+
+        Raises:
+            InputError: if ``position`` has not the structure of this network's parameters.
+        """
+        structures = str(jax.tree.structure(position)), str(jax.tree.structure(self.shapes))
+        if structures[0] != structures[1]:
+            raise InputError(
+                f"the position has the structure {structures[0]}; the network's parameters have "
+                f"{structures[1]}"
+            )
+        return dict(zip(self._site_names, jax.tree.leaves(position), strict=True))
+
+    def numpyro_position(self, params: Mapping[str, Any]) -> Any:
+        """The way back: the position that site values of `numpyro_model` stand for.
+
+        Leading axes, as of NumPyro's draws, stay; sites that are no parameters are passed over.
+
+        Raises:
+            InputError: if a parameter's site is missing.
+        """
+        missing = [name for name in self._site_names if name not in params]
+        if missing:
+            raise InputError(
+                f"site {missing[0]} is not among {', '.join(params) or 'no sites'}; the values of "
+                "all parameters' sites are needed, as numpyro_model names them"
+            )
+        structure = jax.tree.structure(self.shapes)
+        return jax.tree.unflatten(structure, [params[name] for name in self._site_names])
+
+    @property
+    def _site_names(self) -> list[str]:
+        """Sites of the leaves, apart from those of the data."""
+        names = leaf_names(self.shapes)
+        return [f"{name}.parameter" if name in ("examples", "targets") else name for name in names]
 
     def check_inputs(self, inputs: Any) -> np.ndarray:
         """``inputs`` as an array, or `InputError` unless they are like the data.
 
-        They may be a `Dataset`, or an array of shape ``(n, *input_shape)``.
+        They may be a `Dataset`, a `Regression`, or an array of shape ``(n, *input_shape)``.
         """
-        inputs = np.asarray(inputs.images if isinstance(inputs, Dataset) else inputs)
+        if isinstance(inputs, Dataset | Regression):
+            inputs = _pair(inputs)[0]
+        inputs = np.asarray(inputs)
         if inputs.shape[1:] != self.input_shape or inputs.ndim == 0:
             raise InputError(
                 f"inputs have shape {inputs.shape}; the network was built on examples of shape "
@@ -261,24 +211,6 @@ class LogDensity:
             raise InputError("inputs contain NaN or infinity; remove or impute those examples")
         return inputs
 
-    def check_position(self, position: Any) -> None:
-        """Raise `InputError` unless ``position`` has the structure and shapes of `init`'s."""
-        expected, _ = self._shapes()
-        structures = str(jax.tree.structure(position)), str(jax.tree.structure(expected))
-        if structures[0] != structures[1]:
-            raise InputError(
-                f"the position has the structure {structures[0]}; the network's parameters have "
-                f"{structures[1]}"
-            )
-        for (path, leaf), wanted in zip(
-            jax.tree.leaves_with_path(position), jax.tree.leaves(expected), strict=True
-        ):
-            if jnp.shape(leaf) != wanted.shape:
-                raise InputError(
-                    f"the position's {jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; "
-                    f"the network's has {wanted.shape}"
-                )
-
     def _shapes(self) -> tuple[Any, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of a position and of the outputs for one example."""
         try:
@@ -295,12 +227,19 @@ class LogDensity:
             ) from error
 
 
-def _as_arrays(data: Dataset | tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _pair(data: Dataset | Regression) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(data, Dataset):
-        data = (data.images, data.labels)
+        return data.images, data.labels
+    return data.inputs, data.targets
+
+
+def _as_arrays(data: Dataset | Regression | tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(data, Dataset | Regression):
+        data = _pair(data)
     if not (isinstance(data, tuple) and len(data) == 2):
         raise InputError(
-            f"data is a {type(data).__name__}; give a Dataset or a pair (inputs, targets)"
+            f"data is a {type(data).__name__}; give a Dataset or a pair (inputs, targets), or a "
+            "Regression"
         )
     inputs, targets = np.asarray(data[0]), np.asarray(data[1])
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or not len(inputs):
@@ -319,17 +258,6 @@ def _preprocess(inputs: Any) -> jax.Array:
     if inputs.dtype != jnp.uint8:
         return inputs
     return inputs.astype(jnp.result_type(float)) / 255
-
-
-def _in_blocks(inputs: jax.Array, targets: jax.Array) -> Minibatch:
-    """All the data as a stack of equal blocks, the last one padded and masked."""
-    size = len(inputs)
-    num_blocks = -(-size // _BLOCK_SIZE)
-    length = -(-size // num_blocks)
-    index = jnp.arange(num_blocks * length).reshape(num_blocks, length)
-    mask = index < size
-    index = jnp.minimum(index, size - 1)
-    return Minibatch(inputs[index], targets[index], mask)
 
 
 def _broadcast_scale(prior_scale: Any, position: Any) -> Any:

@@ -6,6 +6,7 @@ Importing this module is cheap; a method's library is imported when the method i
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from probbnn.errors import InputError, one_of
@@ -13,34 +14,43 @@ from probbnn.errors import InputError, one_of
 if TYPE_CHECKING:
     from probbnn.kernels.base import Kernel
     from probbnn.logdensity import LogDensity
+    from probbnn.samplers import Sampler
+    from probbnn.target import Target
 
 __all__ = ["METHODS", "Method", "find_method"]
 
 # A step size of this over N is stable wherever the mean loss is with this learning rate.
 _MEAN_LOSS_RATE = 0.02
+# What the windows of an adaptive warm-up need, as Stan has it.
+_SHORTEST_WARMUP = 20
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to explore a `LogDensity`.
+    """One way to explore a `Target`.
 
     Attributes:
         name: what it is called in `sample` and on the command line.
         backend: the library whose kernel it runs.
         summary: one line for a person.
-        builder: ``(target, num_warmup, **settings) -> Kernel``; its keyword-only
-            parameters are the method's settings and their defaults.
+        builder: ``(target, num_warmup, **settings)`` to a `Kernel`, which takes steps on
+            minibatches, or to a `Sampler`, which runs a whole chain; its keyword-only parameters
+            are the method's settings and their defaults.
         point_estimate: whether only the last step counts (an optimiser), rather than all draws.
+        full_data: whether it looks at all the data at each step, and takes no batch size.
         num_chains: number of chains (or ensemble members) unless told otherwise.
+        num_steps: steps per chain unless told otherwise, warm-up included.
         default_step_size: ``(N, settings) -> step size`` of methods whose default is ``None``.
     """
 
     name: str
     backend: str
     summary: str
-    builder: Callable[..., "Kernel"]
+    builder: Callable[..., "Kernel | Sampler"]
     point_estimate: bool = False
+    full_data: bool = False
     num_chains: int = 4
+    num_steps: int = 5_000
     default_step_size: Callable[[int, Mapping[str, Any]], float] = lambda data_size, settings: (
         _MEAN_LOSS_RATE / data_size
     )
@@ -51,15 +61,17 @@ class Method:
         parameters = inspect.signature(self.builder).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
-    def build(self, target: "LogDensity", num_warmup: int, settings: Mapping[str, Any]) -> "Kernel":
-        """The kernel for ``target`` with the given settings.
+    def build(
+        self, target: "Target", num_warmup: int, settings: Mapping[str, Any]
+    ) -> "Kernel | Sampler":
+        """The kernel or sampler for ``target`` with the given settings.
 
         Raises:
             InputError: if a setting is unknown to the method or outside its range.
         """
         return self.builder(target, num_warmup, **self.complete(target, settings))
 
-    def complete(self, target: "LogDensity", settings: Mapping[str, Any]) -> dict[str, Any]:
+    def complete(self, target: "Target", settings: Mapping[str, Any]) -> dict[str, Any]:
         """All settings that the method runs with: the given ones, and defaults.
 
         Raises:
@@ -68,7 +80,7 @@ class Method:
         for name in settings:
             one_of(name, self.defaults, f"setting of {self.name}")
         complete = {**self.defaults, **settings}
-        if complete["step_size"] is None:
+        if complete.get("step_size", 0) is None:
             complete["step_size"] = self.default_step_size(target.data_size, complete)
         return complete
 
@@ -87,7 +99,7 @@ def find_method(name: str) -> Method:
 
 
 def _optax(
-    target: "LogDensity",
+    target: "Target",
     num_warmup: int,
     *,
     optimizer: Any = "adam",
@@ -115,7 +127,7 @@ def _optax(
 
 
 def _sgld(
-    target: "LogDensity",
+    target: "Target",
     num_warmup: int,
     *,
     step_size: Any = None,
@@ -128,7 +140,7 @@ def _sgld(
 
 
 def _psgld(
-    target: "LogDensity",
+    target: "Target",
     num_warmup: int,
     *,
     step_size: Any = 1e-3,
@@ -155,7 +167,7 @@ def _psgld(
 
 
 def _sghmc(
-    target: "LogDensity",
+    target: "Target",
     num_warmup: int,
     *,
     step_size: Any = None,
@@ -195,7 +207,7 @@ def _sghmc_step_size(data_size: int, settings: Mapping[str, Any]) -> float:
 
 
 def _blackjax_sghmc(
-    target: "LogDensity",
+    target: "Target",
     num_warmup: int,
     *,
     step_size: Any = None,
@@ -216,7 +228,7 @@ def _blackjax_sghmc(
 
 
 def _sgnht(
-    target: "LogDensity",
+    target: "Target",
     num_warmup: int,
     *,
     step_size: Any = None,
@@ -227,6 +239,133 @@ def _sgnht(
     from probbnn.backends.blackjax import sgnht
 
     return sgnht(target.value_and_grad_estimator, step_size, temperature, alpha=alpha)
+
+
+def _nuts(
+    target: "Target",
+    num_warmup: int,
+    *,
+    target_acceptance_rate: float = 0.8,
+    max_tree_depth: int = 10,
+) -> "Sampler":
+    from probbnn.backends.blackjax import nuts
+
+    _check_nuts(num_warmup, target_acceptance_rate, max_tree_depth)
+    return nuts(
+        target, target_acceptance_rate=target_acceptance_rate, max_tree_depth=max_tree_depth
+    )
+
+
+def _numpyro_nuts(
+    target: "Target",
+    num_warmup: int,
+    *,
+    target_acceptance_rate: float = 0.8,
+    max_tree_depth: int = 10,
+) -> "Sampler":
+    from probbnn.backends.numpyro import nuts
+
+    _check_nuts(num_warmup, target_acceptance_rate, max_tree_depth)
+    return nuts(
+        _network(target, "numpyro_nuts"),
+        target_acceptance_rate=target_acceptance_rate,
+        max_tree_depth=max_tree_depth,
+    )
+
+
+def _mclmc(target: "Target", num_warmup: int, *, desired_energy_var: float = 5e-4) -> "Sampler":
+    from probbnn.backends.blackjax import mclmc
+
+    _check_warmup(num_warmup)
+    return mclmc(target, desired_energy_var=desired_energy_var)
+
+
+def _hmcecs(
+    target: "Target",
+    num_warmup: int,
+    *,
+    num_blocks: int = 10,
+    map_steps: int = 3_000,
+    target_acceptance_rate: float = 0.8,
+    max_tree_depth: int = 10,
+) -> "Sampler":
+    """``map_steps`` of Adam find the centre of the Taylor expansion, where the chains start."""
+    from probbnn.backends.numpyro import hmcecs
+
+    _check_nuts(num_warmup, target_acceptance_rate, max_tree_depth)
+    return hmcecs(
+        _network(target, "hmcecs"),
+        num_blocks=num_blocks,
+        map_steps=map_steps,
+        target_acceptance_rate=target_acceptance_rate,
+        max_tree_depth=max_tree_depth,
+    )
+
+
+def _svi(
+    target: "Target",
+    num_warmup: int,
+    *,
+    guide: str = "normal",
+    step_size: Any = 1e-3,
+    init_scale: float = 0.01,
+    num_draws: int = 500,
+) -> "Sampler":
+    """All steps fit the guide; ``num_draws`` are then drawn from each chain's fit."""
+    from probbnn.backends.numpyro import svi
+
+    return svi(
+        _network(target, "svi"),
+        guide=guide,
+        step_size=step_size,
+        init_scale=init_scale,
+        num_draws=num_draws,
+    )
+
+
+def _laplace(
+    target: "Target",
+    num_warmup: int,
+    *,
+    covariance: str = "last_layer",
+    step_size: Any = 1e-3,
+    num_draws: int = 500,
+) -> "Sampler":
+    """All steps look for the MAP estimate; ``num_draws`` are then drawn around each chain's."""
+    from probbnn.backends.numpyro import laplace
+
+    return laplace(
+        _network(target, "laplace"), covariance=covariance, step_size=step_size, num_draws=num_draws
+    )
+
+
+def _network(target: "Target", method: str) -> "LogDensity":
+    from probbnn.logdensity import LogDensity
+
+    if not isinstance(target, LogDensity):
+        raise InputError(
+            f"{method} samples a LogDensity, and the target is a {type(target).__name__}; give "
+            "your NumPyro model to NumPyro itself, or choose another method"
+        )
+    return target
+
+
+def _check_nuts(num_warmup: int, target_acceptance_rate: float, max_tree_depth: int) -> None:
+    _check_warmup(num_warmup)
+    if not 0 < target_acceptance_rate < 1:
+        raise InputError(
+            f"target_acceptance_rate is {target_acceptance_rate}; it must be between 0 and 1"
+        )
+    if max_tree_depth < 1:
+        raise InputError(f"max_tree_depth is {max_tree_depth}; it must be at least 1")
+
+
+def _check_warmup(num_warmup: int) -> None:
+    if num_warmup < _SHORTEST_WARMUP:
+        raise InputError(
+            f"num_warmup is {num_warmup}; the sampler tunes itself during warm-up and needs at "
+            f"least {_SHORTEST_WARMUP} steps, better some hundreds"
+        )
 
 
 def _freeze_after(num_warmup: int) -> int:
@@ -288,6 +427,61 @@ METHODS: dict[str, Method] = {
             summary="SGHMC with a Nosé-Hoover thermostat (Ding et al. 2014)",
             builder=_sgnht,
             default_step_size=lambda data_size, _: (_MEAN_LOSS_RATE / data_size) ** 0.5,
+        ),
+        Method(
+            name="nuts",
+            backend="blackjax",
+            summary="No-U-Turn sampler on all the data (Hoffman & Gelman 2014)",
+            builder=_nuts,
+            full_data=True,
+            num_steps=1_000,
+        ),
+        Method(
+            name="numpyro_nuts",
+            backend="numpyro",
+            summary="No-U-Turn sampler on all the data",
+            builder=_numpyro_nuts,
+            full_data=True,
+            num_steps=1_000,
+        ),
+        Method(
+            name="mclmc",
+            backend="blackjax",
+            summary="microcanonical Langevin on all the data, unadjusted (Robnik et al. 2023)",
+            builder=_mclmc,
+            full_data=True,
+            num_steps=10_000,
+        ),
+        Method(
+            name="hmcecs",
+            backend="numpyro",
+            summary="HMC whose minibatch is part of its state (Dang et al. 2019); small targets",
+            builder=_hmcecs,
+            num_steps=1_000,
+        ),
+        Method(
+            name="svi",
+            backend="numpyro",
+            summary="variational inference: independent Gaussians fitted to the posterior",
+            builder=_svi,
+        ),
+        Method(
+            name="svi_low_rank",
+            backend="numpyro",
+            summary="variational inference: a Gaussian of diagonal plus low-rank covariance",
+            builder=partial(_svi, guide="low_rank"),
+        ),
+        Method(
+            name="laplace",
+            backend="numpyro",
+            summary="Laplace approximation in the last layer, the others at their MAP estimate",
+            builder=_laplace,
+        ),
+        Method(
+            name="laplace_diagonal",
+            backend="numpyro",
+            summary="Laplace approximation with the diagonal of the Hessian; small targets",
+            builder=partial(_laplace, covariance="diagonal"),
         ),
     )
 }

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from probbnn.errors import InputError
-from probbnn.logdensity import Minibatch
+from probbnn.target import Minibatch
 
-__all__ = ["MinibatchStream", "init", "next_minibatch"]
+__all__ = ["MinibatchStream", "check_batch_size", "init", "next_minibatch"]
 
 
 class MinibatchStream(NamedTuple):
@@ -29,17 +29,22 @@ class MinibatchStream(NamedTuple):
     order: jax.Array
 
 
+def check_batch_size(data_size: int, batch_size: int) -> None:
+    """Raise `InputError` unless ``batch_size`` is between 1 and ``data_size``."""
+    if not 1 <= batch_size <= data_size:
+        raise InputError(
+            f"batch_size is {batch_size} and the data have {data_size} examples; choose a "
+            f"batch size from 1 to {data_size}"
+        )
+
+
 def init(rng_key: jax.Array, data_size: int, batch_size: int) -> MinibatchStream:
     """A stream of minibatches of ``batch_size`` out of ``data_size`` examples.
 
     Raises:
         InputError: if ``batch_size`` is not between 1 and ``data_size``.
     """
-    if not 1 <= batch_size <= data_size:
-        raise InputError(
-            f"batch_size is {batch_size} and the data have {data_size} examples; choose a "
-            f"batch size from 1 to {data_size}"
-        )
+    check_batch_size(data_size, batch_size)
     num_batches = -(-data_size // batch_size)
     return MinibatchStream(rng_key, jnp.zeros((num_batches, batch_size), jnp.int32))
 

@@ -1,7 +1,7 @@
 """From draws of the parameters to predictions: averaged over draws with bounded memory."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,10 +11,20 @@ import numpy as np
 
 from probbnn.draws import Draws
 from probbnn.errors import InputError
-from probbnn.likelihoods import Categorical, Gaussian
+from probbnn.likelihoods import Categorical, Gaussian, LearnedGaussian
 from probbnn.logdensity import LogDensity
+from probbnn.target import Minibatch, Target
 
-__all__ = ["GaussianPredictive", "Predictive", "logdensities", "outputs_per_draw", "predict"]
+__all__ = [
+    "GaussianPredictive",
+    "Predictive",
+    "log_predictive",
+    "logdensities",
+    "loglikelihoods",
+    "logpriors",
+    "outputs_per_draw",
+    "predict",
+]
 
 # Draws × inputs evaluated at once, which bounds the memory of a prediction.
 _BLOCK_DRAWS = 16
@@ -65,6 +75,11 @@ class Predictive:
         """Entropy minus expected entropy, nats, ``(n,)``: what the draws disagree about."""
         return np.maximum(self.entropy - self.expected_entropy, 0.0)
 
+    def least_decided(self, num_inputs: int) -> np.ndarray:
+        """Indices of the inputs whose two most probable classes are closest: the boundary's."""
+        second, first = np.partition(self.probs, -2, axis=1)[:, -2:].T
+        return np.argsort(first - second, kind="stable")[:num_inputs]
+
 
 @dataclass(frozen=True)
 class GaussianPredictive:
@@ -73,7 +88,8 @@ class GaussianPredictive:
     Attributes:
         mean: shape ``(n, …)``, in units of the targets.
         epistemic_std: standard deviation of the network's output over the draws, ``(n, …)``.
-        noise_std: standard deviation of the observation noise, a scalar.
+        noise_std: standard deviation of the observation noise, a scalar; where it is learned,
+            the root of the draws' mean variance.
         num_draws: over how many draws (of all chains) the averages run.
     """
 
@@ -94,33 +110,80 @@ def predict(target: LogDensity, draws: Draws, inputs: Any) -> Predictive | Gauss
     Args:
         target: the `LogDensity` that the draws were drawn from.
         draws: what `sample` returned. One draw gives the plug-in predictive.
-        inputs: a `Dataset`, or an array of shape ``(n, *input_shape)``, raw as the data were
-            (uint8 images as uint8).
+        inputs: a `Dataset`, a `Regression`, or an array of shape ``(n, *input_shape)``, raw as
+            the data were (uint8 images as uint8).
 
     Returns:
-        A `Predictive` for a classifier, a `GaussianPredictive` for a Gaussian likelihood.
+        A `Predictive` for a classifier, a `GaussianPredictive` for a Gaussian likelihood, its
+        noise given or learned.
 
     Raises:
         InputError: if the inputs are not shaped like the data, or there are none.
     """
-    inputs = target.check_inputs(inputs)
-    if not len(inputs):
-        raise InputError("there are no inputs to predict; give at least one")
-    if isinstance(target.likelihood, Categorical):
-        return _predict_classes(target, draws, inputs)
-    if isinstance(target.likelihood, Gaussian):
-        return _predict_values(target, draws, inputs, target.likelihood.scale)
+    inputs = _check_inputs(target, inputs)
+    match target.likelihood:
+        case Categorical():
+            return _predict_classes(target, draws, inputs)
+        case Gaussian(scale):
+            return _predict_values(target, draws, inputs, scale)
+        case LearnedGaussian():
+            variances = np.exp(2 * np.asarray(draws.positions["log_noise_scale"], float))
+            values = _predict_values(target, draws, inputs, float(np.sqrt(variances.mean())))
+            return replace(
+                values, mean=values.mean[:, :-1], epistemic_std=values.epistemic_std[:, :-1]
+            )
     raise InputError(
         f"there is no predictive for a {type(target.likelihood).__name__} likelihood; use "
         "target.apply on each draw"
     )
 
 
+def log_predictive(target: LogDensity, draws: Draws, inputs: Any, targets: Any) -> np.ndarray:
+    """Log density of held-out targets under the posterior predictive, nats, ``(n,)``.
+
+    The likelihood averaged over all S draws of all chains, log 1/S Σ_s p(y | x, θ_s): the mixture
+    itself, whatever its shape, and a proper score of it. Its negative mean is the test NLL.
+
+    Args:
+        target: the `LogDensity` that the draws were drawn from, with any likelihood.
+        draws: what `sample` returned.
+        inputs: as for `predict`.
+        targets: labels ``(n,)`` or values like those of the data, on the same scale.
+
+    Raises:
+        InputError: if inputs or targets are not like the data, or differ in number.
+    """
+    inputs, targets = _check_inputs(target, inputs), np.asarray(targets)
+    if targets.shape[:1] != inputs.shape[:1]:
+        raise InputError(
+            f"targets have shape {targets.shape} for {len(inputs)} inputs; give one for each"
+        )
+    target.likelihood.check(target.output_shape, targets)
+    parts = []
+    for rows in _blocks_of_inputs(inputs):
+        sums = [
+            _block_log_sum(
+                target.apply, target.likelihood.log_prob, block, inputs[rows], targets[rows]
+            )
+            for block in _blocks_of_draws(draws)
+        ]
+        parts.append(np.logaddexp.reduce(np.asarray(sums, float)))
+    return np.concatenate(parts) - np.log(draws.num_chains * draws.num_draws)
+
+
+def _check_inputs(target: LogDensity, inputs: Any) -> np.ndarray:
+    inputs = target.check_inputs(inputs)
+    if not len(inputs):
+        raise InputError("there are no inputs to predict; give at least one")
+    return inputs
+
+
 def outputs_per_draw(target: LogDensity, draws: Draws, inputs: Any) -> tuple[str, np.ndarray]:
     """What each draw says at a few inputs, ``(chain, draw, n, K)``.
 
     Returns:
-        ``("probability", softmax)`` for a classifier, ``("output", outputs)`` otherwise.
+        ``("probability", softmax)`` for a classifier, ``("output", outputs)`` otherwise, where a
+        learned noise is left out.
     """
     inputs = target.check_inputs(inputs)
     is_classifier = isinstance(target.likelihood, Categorical)
@@ -129,15 +192,39 @@ def outputs_per_draw(target: LogDensity, draws: Draws, inputs: Any) -> tuple[str
     outputs = outputs.astype(np.result_type(outputs, np.float32))
     if is_classifier:
         outputs = _softmax(outputs)
+    if isinstance(target.likelihood, LearnedGaussian):
+        outputs = outputs[..., :-1]
     shape = (draws.num_chains, draws.num_draws, len(inputs), -1)
     return "probability" if is_classifier else "output", outputs.reshape(shape)
 
 
-def logdensities(target: LogDensity, draws: Draws) -> np.ndarray:
+def logdensities(target: Target, draws: Draws) -> np.ndarray:
     """Full-data log density of each draw, shape ``(chain, draw)``."""
-    evaluate = jax.jit(partial(jax.lax.map, target.logdensity_fn))
+    return _each_draw(target.logdensity_fn, draws)
+
+
+def logpriors(target: Target, draws: Draws) -> np.ndarray:
+    """Log density of the prior at each draw, shape ``(chain, draw)``."""
+    return _each_draw(target.logprior_fn, draws)
+
+
+def loglikelihoods(target: Target, draws: Draws, inputs: Any, targets: Any) -> np.ndarray:
+    """Log likelihood of each example at each draw, nats, shape ``(chain, draw, n)``.
+
+    Args:
+        target: the `Target` that the draws were drawn from.
+        draws: what `sample` returned.
+        inputs: shape ``(n, …)``, like the target's own; so few that they are evaluated at once.
+        targets: shape ``(n, …)``, like the target's own.
+    """
+    examples = Minibatch(jnp.asarray(inputs), jnp.asarray(targets))
+    return _each_draw(lambda position: target.pointwise_loglikelihood_fn(position, examples), draws)
+
+
+def _each_draw(function: Callable, draws: Draws) -> np.ndarray:
+    evaluate = jax.jit(partial(jax.lax.map, function))
     values = np.concatenate([np.asarray(evaluate(block)) for block in _blocks_of_draws(draws)])
-    return values.reshape(draws.num_chains, draws.num_draws)
+    return values.reshape(draws.num_chains, draws.num_draws, *values.shape[1:])
 
 
 class _Sums(NamedTuple):
@@ -209,6 +296,16 @@ def _block_sum(
 @partial(jax.jit, static_argnums=0)
 def _block_outputs(apply: Callable, positions: Any, inputs: jax.Array) -> jax.Array:
     return jax.lax.map(lambda position: apply(position, inputs), positions)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _block_log_sum(
+    apply: Callable, log_prob: Callable, positions: Any, inputs: jax.Array, targets: jax.Array
+) -> jax.Array:
+    def one(position: Any) -> jax.Array:
+        return log_prob(apply(position, inputs), targets)
+
+    return jax.nn.logsumexp(jax.lax.map(one, positions), axis=0)
 
 
 def _class_summary(logits: jax.Array) -> _Sums:

@@ -1,12 +1,20 @@
 """The ready-made experiments of the command line. Importing this module is cheap."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from probbnn.errors import one_of
 
-__all__ = ["PRESETS", "MethodRun", "Preset", "cosine", "find_preset"]
+__all__ = [
+    "COMPARISONS",
+    "PRESETS",
+    "MethodRun",
+    "Preset",
+    "cosine",
+    "find_comparison",
+    "find_preset",
+]
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,15 @@ class Preset:
 def cosine(start: float, end: float) -> dict[str, Any]:
     """A step size that falls from ``start`` to ``end`` along a half cosine, for `MethodRun`."""
     return {"schedule": "cosine", "start": start, "end": end}
+
+
+def find_comparison(name: str) -> Preset:
+    """The comparison called ``name``.
+
+    Raises:
+        InputError: if there is none.
+    """
+    return COMPARISONS[one_of(name, COMPARISONS, "comparison")]
 
 
 def find_preset(name: str) -> Preset:
@@ -178,6 +195,58 @@ PRESETS: dict[str, Preset] = {
                     draws=25,
                     settings={"step_size": cosine(1e-3, 1e-4)},
                 ),
+            },
+        ),
+    )
+}
+
+# What `probbnn compare` runs: the same log density as the preset of that name, and every method
+# that its size allows. How steps and step sizes were chosen: docs/backends.md.
+COMPARISONS: dict[str, Preset] = {
+    preset.name: preset
+    for preset in (
+        replace(
+            PRESETS["digits"],
+            summary="every method on the 8x8 digits",
+            methods={
+                "map": MethodRun("MAP", 1, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
+                "ensemble": MethodRun(
+                    "deep ensemble", 10, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "sgld": MethodRun("SGLD", 4, 40_000, 0.25, 500, {"step_size": 2e-4}),
+                "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
+                "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
+                "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 4_000, 0.25, 500),
+                "sgnht": MethodRun("SGNHT, BlackJAX", 4, 40_000, 0.25, 500),
+                "nuts": MethodRun("NUTS, BlackJAX", 4, 800, 300 / 800, 500),
+                "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 800, 300 / 800, 500),
+                "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
+                "hmcecs": MethodRun("HMCECS, NumPyro", 4, 300, 0.5, 150),
+                "svi": MethodRun(
+                    "SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "svi_low_rank": MethodRun(
+                    "SVI, low rank", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "laplace": MethodRun(
+                    "Laplace, last layer", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "laplace_diagonal": MethodRun(
+                    "Laplace, diagonal", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+            },
+        ),
+        Preset(
+            name="diabetes",
+            summary="regression with learned noise, 342 patients: every method",
+            dataset="diabetes",
+            ood={"stretched": "stretched"},
+            model=("MLP", {"hidden": (10,), "num_outputs": 1, "activation": "tanh"}),
+            prior_scale=1.0,
+            batch_size=57,
+            methods={
+                "map": MethodRun("MAP", 1, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
+                "nuts": MethodRun("NUTS, BlackJAX", 4, 1_000, 0.5, 500),
             },
         ),
     )

@@ -8,27 +8,32 @@ import jax
 import numpy as np
 from blackjax.base import SamplingAlgorithm
 
-from probbnn.chains import ChainsResult, run_chains
+from probbnn import minibatch
+from probbnn.chains import ChainsResult, DivergenceError, check_length, run_chains
 from probbnn.draws import Draws
 from probbnn.errors import InputError
 from probbnn.kernels.base import Kernel
 from probbnn.kernels.cyclical import Cyclical
-from probbnn.logdensity import LogDensity
 from probbnn.methods import find_method
+from probbnn.samplers import Length, Sampler, SamplerResult, run_sampler
+from probbnn.target import Target
 
 __all__ = ["sample"]
 
 _DEFAULT_BATCH_SIZE = 1_000
 _DEFAULT_DRAWS = 100
+_DEFAULT_STEPS = 5_000
+# Samplers on all the data have few and dear draws, nearly independent: all of NUTS's are kept.
+_DEFAULT_SAMPLER_DRAWS = 500
 
 
 def sample(
     rng_key: jax.Array,
-    target: LogDensity,
+    target: Target,
     method: str | Kernel | SamplingAlgorithm = "psgld",
     *,
     num_chains: int | None = None,
-    num_steps: int = 5_000,
+    num_steps: int | None = None,
     num_warmup: int | None = None,
     thinning: int | None = None,
     batch_size: int | None = None,
@@ -48,17 +53,21 @@ def sample(
             ``step(rng_key, state, minibatch) -> (state, info)`` whose state has ``position`` and
             whose info has ``logdensity`` and ``grad_norm``.
         num_chains: chains, or members of an ensemble; default 4 (1 for ``"map"``).
-        num_steps: steps per chain, warm-up included.
+        num_steps: steps per chain, warm-up included; default: the method's own number.
         num_warmup: first steps, from which nothing is kept; default half of them. Optimisers
-            keep their last step alone, whatever this says.
-        thinning: steps per kept draw; the default keeps at most 100 draws per chain.
-        batch_size: examples per minibatch; default 1,000, or all if there are fewer.
+            keep their last step alone, and fits (SVI, Laplace) draw after their last step,
+            whatever this says.
+        thinning: steps per kept draw; the default keeps at most 100 draws per chain, and every
+            draw of NUTS.
+        batch_size: examples per minibatch; default 1,000, or all if there are fewer. Methods on
+            all the data take none.
         shared_minibatches: all chains see the same minibatches. Cheaper, but the chains are
             then correlated, and no R-hat shows it.
         initial_positions: starting positions, leaves of shape ``(chain, …)``; default: one draw
             from the module's own initialiser per chain.
         callback: called as ``callback(step, positions)`` after each step in ``callback_steps``
-            (counted from 1), positions being on the device with leaves ``(chain, …)``.
+            (counted from 1), positions being on the device with leaves ``(chain, …)``. Only
+            methods that step through minibatches have such a moment.
         callback_steps: see ``callback``.
         progress: show a progress bar where stderr is a terminal.
         **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
@@ -83,6 +92,8 @@ def sample(
         raise InputError(
             f"num_chains is {num_chains} for {known.name}, one point estimate; use 'ensemble'"
         )
+    if num_steps is None:
+        num_steps = _DEFAULT_STEPS if known is None else known.num_steps
     if num_steps < 1:
         raise InputError(f"num_steps is {num_steps}; it must be at least 1")
     if num_chains is None:
@@ -93,9 +104,15 @@ def sample(
         num_warmup, thinning = max(num_steps - 1, 0), 1
     if num_warmup is None:
         num_warmup = num_steps // 2
+    if known is not None and known.full_data and batch_size is not None:
+        raise InputError(
+            f"batch_size is {batch_size} for {known.name}, which takes all the data at each step; "
+            "leave it out"
+        )
     if batch_size is None:
         batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
 
+    algorithm: Kernel | SamplingAlgorithm | Sampler
     if known is not None:
         algorithm = known.build(target, num_warmup, settings)
         settings = known.complete(target, settings)
@@ -106,21 +123,47 @@ def sample(
         )
     else:
         algorithm = _check_kernel(method)
-    step_size = getattr(algorithm, "step_size", None)
-    phases = None
-    if isinstance(step_size, Cyclical):
-        phases = [p for p in step_size.sampling_phases(num_steps) if p[1] > num_warmup]
-    if thinning is None:
-        thinning = _default_thinning(phases or [(num_warmup, num_steps)], num_warmup)
     init_key, run_key = jax.random.split(rng_key)
     if initial_positions is None:
         init = jax.jit(jax.vmap(target.init))
         initial_positions = init(jax.random.split(init_key, num_chains))
     else:
         _check_positions(target, initial_positions, num_chains)
-
     name = known.name if known else "custom kernel"
-    result = run_chains(
+    record = {"num_chains": num_chains, "num_steps": num_steps, "num_warmup": num_warmup}
+    if isinstance(algorithm, Sampler):
+        if callback is not None or shared_minibatches:
+            raise InputError(
+                f"{name} runs whole chains; it takes no callback and no shared_minibatches"
+            )
+        if thinning is None:
+            thinning = max(1, (num_steps - num_warmup) // _DEFAULT_SAMPLER_DRAWS)
+        check_length(num_steps, num_warmup, thinning)
+        minibatch.check_batch_size(target.data_size, batch_size)
+        result = run_sampler(
+            run_key,
+            algorithm,
+            initial_positions,
+            Length(num_steps, num_warmup, thinning, batch_size),
+            description=name if progress else None,
+        )
+        if known is None or not known.full_data:
+            record["batch_size"] = batch_size
+        return _as_sampler_draws(
+            result,
+            name,
+            algorithm.temperature,
+            {**record, "thinning": thinning, **settings},
+            target.data_size,
+        )
+
+    step_size = getattr(algorithm, "step_size", None)
+    phases = None
+    if isinstance(step_size, Cyclical):
+        phases = [p for p in step_size.sampling_phases(num_steps) if p[1] > num_warmup]
+    if thinning is None:
+        thinning = _default_thinning(phases or [(num_warmup, num_steps)], num_warmup)
+    chains = run_chains(
         run_key,
         algorithm,
         initial_positions,
@@ -136,24 +179,12 @@ def sample(
         callback_steps=callback_steps,
         description=name if progress else None,
     )
-    run_settings = {
-        "num_chains": num_chains,
-        "num_steps": num_steps,
-        "num_warmup": num_warmup,
+    record |= {
         "thinning": thinning,
         "batch_size": batch_size,
         "shared_minibatches": shared_minibatches,
     }
-    noise_gain = getattr(algorithm, "noise_gain", None)
-    if noise_gain is not None:
-        noise_gain = jax.tree.map(np.array, jax.vmap(noise_gain)(result.state.kernel))
-    return _as_draws(
-        result,
-        name,
-        getattr(algorithm, "temperature", None),
-        {**run_settings, **settings},
-        noise_gain,
-    )
+    return _as_draws(chains, algorithm, name, {**record, **settings}, target)
 
 
 def _default_thinning(phases: Sequence[tuple[int, int]], num_warmup: int) -> int:
@@ -164,10 +195,10 @@ def _default_thinning(phases: Sequence[tuple[int, int]], num_warmup: int) -> int
 
 def _as_draws(
     result: ChainsResult,
+    algorithm: Kernel | SamplingAlgorithm,
     name: str,
-    temperature: float | None,
     settings: dict[str, Any],
-    noise_gain: Any,
+    target: Target,
 ) -> Draws:
     trace = result.trace._asdict()
     # Step s saw the log density at the position after s steps, where a draw was kept; the last
@@ -175,14 +206,46 @@ def _as_draws(
     # step that led to the draw.
     here = np.minimum(result.draw_steps, len(result.trace.logdensity[0]) - 1)
     index = dict.fromkeys(trace, result.draw_steps - 1) | {"logdensity": here, "grad_norm": here}
+    noise_gain = getattr(algorithm, "noise_gain", None)
+    if noise_gain is not None:
+        noise_gain = jax.tree.map(np.array, jax.vmap(noise_gain)(result.state.kernel))
+    gradients = getattr(algorithm, "gradients_per_step", None)
+    passes = None
+    if gradients is not None:
+        if target.has_control_variates:
+            gradients *= 2
+        steps_per_pass = -(-target.data_size // settings["batch_size"])
+        passes = settings["num_chains"] * gradients * result.draw_steps / steps_per_pass
     return Draws(
         positions=result.positions,
         method=name,
-        temperature=temperature,
+        temperature=getattr(algorithm, "temperature", None),
         sample_stats={key: values[:, index[key]] for key, values in trace.items()},
         trace=trace,
         draw_steps=result.draw_steps,
         noise_gain=noise_gain,
+        passes=passes,
+        settings=settings,
+        seconds=result.seconds,
+        compile_seconds=result.compile_seconds,
+    )
+
+
+def _as_sampler_draws(
+    result: SamplerResult, name: str, temperature: float, settings: dict[str, Any], data_size: int
+) -> Draws:
+    positions, stats, num_examples = result.draws
+    finite = np.isfinite(stats["logdensity"])
+    if not finite.all():
+        steps = settings["num_warmup"] + settings["thinning"] * (1 + finite.argmin(axis=1))
+        raise DivergenceError(np.where(finite.all(axis=1), -1, steps), None)
+    return Draws(
+        positions=positions,
+        method=name,
+        temperature=temperature,
+        sample_stats=stats,
+        trace=stats,
+        passes=num_examples.sum(axis=0, dtype=float) / data_size,
         settings=settings,
         seconds=result.seconds,
         compile_seconds=result.compile_seconds,
@@ -207,7 +270,7 @@ def _check_kernel(method: Any) -> Kernel | SamplingAlgorithm:
     return method
 
 
-def _check_positions(target: LogDensity, positions: Any, num_chains: int) -> None:
+def _check_positions(target: Target, positions: Any, num_chains: int) -> None:
     for leaf in jax.tree.leaves(positions):
         if np.ndim(leaf) == 0 or len(leaf) != num_chains:
             raise InputError(

@@ -14,7 +14,8 @@ from scipy import stats
 from scipy.special import log_softmax, softmax
 
 import probbnn as pb
-from probbnn import logdensity, minibatch
+from probbnn import minibatch
+from probbnn import target as target_module
 
 CLOSE = partial(assert_allclose, rtol=2e-5, atol=2e-5)
 
@@ -109,7 +110,7 @@ def test_blocks_do_not_change_value_or_gradient(
     target, position, full_gradient, monkeypatch, block_size
 ):
     whole = target.logdensity_fn(position)
-    monkeypatch.setattr(logdensity, "_BLOCK_SIZE", block_size)
+    monkeypatch.setattr(target_module, "_BLOCK_SIZE", block_size)
     value, gradient = jax.value_and_grad(target.logdensity_fn)(position)
     CLOSE(value, whole)
     jax.tree.map(CLOSE, gradient, full_gradient)

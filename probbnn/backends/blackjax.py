@@ -1,4 +1,4 @@
-"""BlackJAX's stochastic-gradient kernels behind the contract of `probbnn.kernels`."""
+"""BlackJAX's samplers: on minibatches behind `Kernel`, on all the data behind `Sampler`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from probbnn.errors import InputError
+from probbnn.errors import InputError, is_positive
 from probbnn.kernels.base import (
     Kernel,
     MomentumStepInfo,
@@ -17,8 +17,20 @@ from probbnn.kernels.base import (
     as_schedules,
     kinetic_temperature,
 )
+from probbnn.samplers import ChainDraws, Length, Sampler, collect
+from probbnn.target import Target
 
-__all__ = ["SGHMCState", "SGLDState", "SGNHTInfo", "SGNHTState", "sghmc", "sgld", "sgnht"]
+__all__ = [
+    "SGHMCState",
+    "SGLDState",
+    "SGNHTInfo",
+    "SGNHTState",
+    "mclmc",
+    "nuts",
+    "sghmc",
+    "sgld",
+    "sgnht",
+]
 
 
 class SGLDState(NamedTuple):
@@ -151,7 +163,7 @@ def sghmc(
         info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
         return SGHMCState(_like(position, state.position), state.step + 1), info
 
-    return Kernel(init_fn, step_fn, None, step_size, temperature)
+    return Kernel(init_fn, step_fn, None, step_size, temperature, num_integration_steps + 1)
 
 
 def sgnht(
@@ -211,6 +223,109 @@ def sgnht(
         return SGNHTState(position, momentum, xi, state.step + 1), info
 
     return Kernel(init_fn, step_fn, None, step_size, temperature)
+
+
+def nuts(
+    target: Target, *, target_acceptance_rate: float = 0.8, max_tree_depth: int = 10
+) -> Sampler:
+    """`blackjax.nuts` after `blackjax.window_adaptation` (step size and diagonal mass matrix).
+
+    Args:
+        target: the log density.
+        target_acceptance_rate: what the step size is tuned for.
+        max_tree_depth: a trajectory has at most 2 to this power leapfrog steps.
+    """
+
+    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
+        warmup_key, sample_key = jax.random.split(rng_key)
+        warmup = blackjax.window_adaptation(
+            blackjax.nuts,
+            target.logdensity_fn,
+            target_acceptance_rate=target_acceptance_rate,
+            adaptation_info_fn=lambda state, info, adaptation: info.num_integration_steps,
+            max_num_doublings=max_tree_depth,
+        )
+        adapted, num_steps = warmup.run(warmup_key, position, length.num_warmup)
+        kernel = blackjax.nuts(target.logdensity_fn, **adapted.parameters)
+
+        def step(carry: Any) -> Any:
+            key, state = carry
+            key, step_key = jax.random.split(key)
+            state, info = kernel.step(step_key, state)
+            stats = {
+                "n_examples": info.num_integration_steps * float(target.data_size),
+                "logdensity": state.logdensity,
+                "acceptance_rate": info.acceptance_rate,
+                "n_steps": info.num_integration_steps,
+                "tree_depth": info.num_trajectory_expansions,
+                "diverging": info.is_divergent,
+                "energy": info.energy,
+                "step_size": adapted.parameters["step_size"],
+            }
+            return (key, state), stats
+
+        spent = num_steps.sum() * float(target.data_size)
+        return collect(
+            step, (sample_key, adapted.state), length, lambda carry: carry[1].position, spent
+        )
+
+    return Sampler(chain)
+
+
+def mclmc(target: Target, *, desired_energy_var: float = 5e-4) -> Sampler:
+    """`blackjax.mclmc`, tuned by `blackjax.mclmc_find_L_and_step_size` during warm-up.
+
+    Microcanonical Langevin dynamics without a Metropolis test: its step size, tuned for a given
+    variance of the energy error, leaves a bias. A step takes two gradients. Source: Robnik, De
+    Luca, Silverstein & Seljak (2023), "Microcanonical Hamiltonian Monte Carlo".
+
+    Args:
+        target: the log density.
+        desired_energy_var: variance of the energy error per dimension that the step is tuned for.
+
+    Raises:
+        InputError: if ``desired_energy_var`` is not positive.
+    """
+    if not is_positive(desired_energy_var):
+        raise InputError(f"desired_energy_var is {desired_energy_var}; it must be positive")
+
+    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
+        init_key, tune_key, sample_key = jax.random.split(rng_key, 3)
+        kernel = blackjax.mcmc.mclmc.build_kernel()
+        state = blackjax.mcmc.mclmc.init(position, target.logdensity_fn, init_key)
+        # Its three phases take 1/10, 1/10 + 1/30 and 1/10 of the number of steps that it is told.
+        state, tuned, num_tuning = blackjax.mclmc_find_L_and_step_size(
+            kernel,
+            3 * length.num_warmup,
+            state,
+            tune_key,
+            target.logdensity_fn,
+            desired_energy_var=desired_energy_var,
+        )
+
+        def step(carry: Any) -> Any:
+            key, state = carry
+            key, step_key = jax.random.split(key)
+            state, info = kernel(
+                step_key,
+                state,
+                target.logdensity_fn,
+                tuned.inverse_mass_matrix,
+                tuned.L,
+                tuned.step_size,
+            )
+            stats = {
+                "n_examples": jnp.asarray(2.0 * target.data_size),
+                "logdensity": state.logdensity,
+                "energy_change": info.energy_change,
+                "step_size": tuned.step_size,
+            }
+            return (key, state), stats
+
+        spent = 2.0 * num_tuning * target.data_size
+        return collect(step, (sample_key, state), length, lambda carry: carry[1].position, spent)
+
+    return Sampler(chain)
 
 
 def _like(tree: Any, other: Any) -> Any:

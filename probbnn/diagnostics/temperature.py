@@ -30,6 +30,7 @@ import numpy as np
 from probbnn import minibatch
 from probbnn.draws import Draws
 from probbnn.errors import InputError
+from probbnn.leaves import layers
 from probbnn.logdensity import LogDensity
 from probbnn.metrics import Interval
 
@@ -181,17 +182,17 @@ def measure_temperature(
         if number < 1:
             raise InputError(f"{name} is {number}; it must be at least 1")
     target.check_position(jax.tree.map(lambda leaf: leaf[0, 0], draws.positions))
-    layers = _layers(draws.positions)
+    members = layers(draws.positions)
     sizes = np.array([leaf[0, 0].size for leaf in jax.tree.leaves(draws.positions)])
 
     virials = _virials(target, draws, -(-num_draws // draws.num_chains))
-    overall, by_layer = _meters(virials, sizes, layers, _monte_carlo)
+    overall, by_layer = _meters(virials, sizes, members, _monte_carlo)
     noise: Interval | None = None
     noise_by_layer: dict[str, Interval] = {}
     known = "step_size" in draws.sample_stats and "batch_size" in draws.settings
     if draws.noise_gain is not None and known:
         excess = _noise_excess(rng_key, target, draws, num_minibatches) / draws.temperature
-        noise, noise_by_layer = _meters(excess, sizes, layers, _independent)
+        noise, noise_by_layer = _meters(excess, sizes, members, _independent)
     return TemperatureMeters(
         temperature=draws.temperature,
         configurational=overall,
@@ -203,19 +204,10 @@ def measure_temperature(
     )
 
 
-def _layers(positions: Any) -> dict[str, list[int]]:
-    """Indices of the leaves of each layer; a layer is what holds the leaves, by dotted path."""
-    layers: dict[str, list[int]] = {}
-    for index, (path, _) in enumerate(jax.tree.leaves_with_path(positions)):
-        name = jax.tree_util.keystr(path[:-1] or path, simple=True, separator=".")
-        layers.setdefault(name or "all parameters", []).append(index)
-    return layers
-
-
 def _meters(
     sums: np.ndarray,
     sizes: np.ndarray,
-    layers: Mapping[str, list[int]],
+    members: Mapping[str, list[int]],
     band: Callable[[np.ndarray], Interval],
 ) -> tuple[Interval, dict[str, Interval]]:
     """Means per coordinate, over all and by layer, of sums by leaf ``(chain, sample, leaf)``."""
@@ -223,7 +215,7 @@ def _meters(
     def meter(leaves: Any) -> Interval:
         return band(sums[:, :, leaves].sum(axis=-1) / sizes[leaves].sum())
 
-    return meter(slice(None)), {layer: meter(leaves) for layer, leaves in layers.items()}
+    return meter(slice(None)), {layer: meter(leaves) for layer, leaves in members.items()}
 
 
 def _monte_carlo(values: np.ndarray) -> Interval:

@@ -36,6 +36,7 @@ class Kernel(NamedTuple):
             noise 2hT). ``None`` where it is unknown.
         step_size: the step size or schedule that it was built with, if it has one.
         temperature: T of the law that it samples, if it has one.
+        gradients_per_step: minibatch gradients that a step takes; ``None`` where it is unknown.
     """
 
     init: Callable[..., Any]
@@ -43,6 +44,7 @@ class Kernel(NamedTuple):
     noise_gain: Callable[[Any], Any] | None = None
     step_size: StepSize | None = None
     temperature: float | None = None
+    gradients_per_step: int | None = 1
 
 
 class StepInfo(NamedTuple):

@@ -195,7 +195,9 @@ def as_top_level_api(
     def noise_gain(state: PSGLDState) -> Any:
         return optax.tree.scale(0.5, rms.diagonal(state.second_moment, state.step))
 
-    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature)
+    # What Γ costs beside the gradient depends on the network.
+    gradients = 1 if gamma is None else None
+    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature, gradients)
 
 
 psgld = as_top_level_api

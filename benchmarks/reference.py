@@ -1,0 +1,113 @@
+"""The reference posteriors that `probbnn compare` measures fidelity against.
+
+    python benchmarks/reference.py digits|diabetes [--draws N]
+
+runs eight long chains of BlackJAX's NUTS and writes ``results/reference-<preset>.npz``: what their
+posterior predicts on the test set and outside, the settings, the convergence in function space, and
+the floor, which is how far the first four chains' predictions are from the other four's. Their
+mean is closer to the truth than that.
+"""
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from _results import environment, markdown_table, write
+
+import probbnn as pb
+from probbnn.diagnostics import ranks
+from probbnn.predictive import outputs_per_draw
+from probbnn.presets import COMPARISONS, find_comparison
+from probbnn.problem import Problem, prepare
+from probbnn.reference import Reference, fidelity, identity, predictions
+
+_NUM_CHAINS, _NUM_WARMUP = 8, 500
+
+
+def main() -> None:
+    """Sample, check, write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("preset", choices=[n for n in COMPARISONS if n != "mnist"])
+    parser.add_argument("--draws", type=int, default=2_000, help="per chain (default 2,000)")
+    arguments = parser.parse_args()
+    preset = find_comparison(arguments.preset)
+    problem = prepare(preset)
+    draws = pb.sample(
+        jax.random.key(1),
+        problem.target,
+        "nuts",
+        num_chains=_NUM_CHAINS,
+        num_steps=_NUM_WARMUP + arguments.draws,
+        num_warmup=_NUM_WARMUP,
+        thinning=1,
+    )
+    command = f"python benchmarks/reference.py {preset.name} --draws {arguments.draws}"
+    floor = {
+        label: value.to_dict()
+        for label, value in fidelity(
+            predictions(problem, _chains(draws, slice(0, 4))),
+            predictions(problem, _chains(draws, slice(4, 8))),
+        ).items()
+    }
+    record = {
+        "command": command,
+        "environment": environment(),
+        "identity": identity(preset, problem),
+        "settings": draws.settings,
+        "seconds": draws.seconds,
+        "passes": float(draws.passes[-1]),
+        "divergences": int(draws.sample_stats["diverging"].sum()),
+        "convergence": {label: _convergence(problem, draws, label) for label in problem.sets},
+        "floor": floor,
+    }
+    path = Path(__file__).parent / "results" / f"reference-{preset.name}.npz"
+    Reference(predictions(problem, draws), record).save(path)
+    rows = [
+        [
+            label,
+            *(f"{found[key]:.4f}" for key in ("rhat_worst", "rhat_share_above_1.01")),
+            f"{found['ess_worst']:,.0f}",
+            ", ".join(f"{key} {value['value']:.4f}" for key, value in floor[label].items()),
+        ]
+        for label, found in record["convergence"].items()
+    ]
+    header = [
+        "set",
+        "worst R-hat",
+        "share above 1.01",
+        "least bulk ESS",
+        "floor (half against half)",
+    ]
+    page = (
+        f"# Reference posterior: {preset.name}\n\nBlackJAX NUTS, {_NUM_CHAINS} chains × "
+        f"({_NUM_WARMUP} + {arguments.draws}) draws, {record['divergences']} divergences, "
+        f"{draws.seconds:,.0f} s, {record['passes']:,.0f} passes over the data. "
+        "R-hat and ESS of every predicted probability or output.\n\n"
+    )
+    write(f"reference-{preset.name}", command, record, page + markdown_table(header, rows))
+
+
+def _chains(draws: pb.Draws, chains: slice) -> pb.Draws:
+    return dataclasses.replace(
+        draws, positions=jax.tree.map(lambda leaf: leaf[chains], draws.positions)
+    )
+
+
+def _convergence(problem: Problem, draws: pb.Draws, label: str) -> dict[str, Any]:
+    _, outputs = outputs_per_draw(problem.target, draws, problem.sets[label])
+    values = outputs.reshape(*outputs.shape[:2], -1)
+    r_hat, ess = ranks.rhat(values), ranks.ess_bulk(values)
+    return {
+        "num_values": values.shape[-1],
+        "rhat_worst": float(np.nanmax(r_hat)),
+        "rhat_share_above_1.01": float(np.mean(r_hat > 1.01)),
+        "ess_worst": float(np.nanmin(ess)),
+        "ess_median": float(np.nanmedian(ess)),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""What every sampler here takes: a log density over data, and its minibatch estimates.
+
+With N examples, a minibatch of b and parameters θ, everything in this library is on one scale:
+
+    logdensity(θ)           = logprior(θ) + Σ_n loglikelihood_n(θ)              (T = 1)
+    logdensity_estimate(θ)  = logprior(θ) + N/b · Σ_b loglikelihood_b(θ)        (unbiased)
+"""
+
+import abc
+import copy
+from typing import Any, NamedTuple, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from probbnn.errors import InputError
+
+__all__ = ["Minibatch", "Target"]
+
+# Examples evaluated at once by the full-data log density: bounds its memory.
+_BLOCK_SIZE = 2_000
+
+
+class Minibatch(NamedTuple):
+    """Some of the data: a pytree whose leaves share a leading axis of length b.
+
+    Attributes:
+        inputs: shape ``(b, …)``.
+        targets: shape ``(b, …)``.
+        mask: booleans of shape ``(b,)``, False where a row only pads a ragged batch; ``None``
+            where every row counts.
+    """
+
+    inputs: jax.Array
+    targets: jax.Array
+    mask: jax.Array | None = None
+
+
+class _ControlVariate(NamedTuple):
+    """Where the minibatch estimates are corrected, and by what."""
+
+    center: Any
+    value: jax.Array
+    grad: Any
+
+
+class Target(abc.ABC):
+    """A log prior and the log likelihood of each of N examples, and all that follows from them.
+
+    `LogDensity` makes one of a Flax network, `from_numpyro` of a NumPyro model.
+
+    Attributes:
+        inputs: the data on the device, leading axis N.
+        targets: the same.
+        data_size: N.
+    """
+
+    def __init__(self, inputs: jax.Array, targets: jax.Array) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self.data_size = len(inputs)
+        self._control: _ControlVariate | None = None
+
+    @abc.abstractmethod
+    def init(self, rng_key: jax.Array) -> Any:
+        """A position (pytree of parameters) to start from."""
+
+    @abc.abstractmethod
+    def logprior_fn(self, position: Any) -> jax.Array:
+        """Log density of the prior, a scalar."""
+
+    @abc.abstractmethod
+    def pointwise_loglikelihood_fn(self, position: Any, minibatch: Minibatch) -> jax.Array:
+        """Log likelihood of each example of a minibatch, shape ``(b,)``; 0 where masked out."""
+
+    @property
+    def has_control_variates(self) -> bool:
+        """Whether minibatch estimates are corrected around a center, for a second gradient."""
+        return self._control is not None
+
+    def num_parameters(self, position: Any) -> int:
+        """The number of scalars in a position."""
+        return sum(leaf.size for leaf in jax.tree.leaves(position))
+
+    def logdensity_fn(self, position: Any) -> jax.Array:
+        """The log posterior density over all the data, up to the evidence: a scalar.
+
+        Evaluated in blocks and, under differentiation, recomputed block by block, so that memory
+        does not grow with the size of the data.
+        """
+        logprior = self.logprior_fn(position)
+        if self.data_size <= _BLOCK_SIZE:
+            everything = Minibatch(self.inputs, self.targets)
+            return logprior + self.pointwise_loglikelihood_fn(position, everything).sum()
+
+        @jax.checkpoint
+        def add_block(total: jax.Array, block: Minibatch) -> tuple[jax.Array, None]:
+            return total + self.pointwise_loglikelihood_fn(position, block).sum(), None
+
+        blocks = _in_blocks(self.inputs, self.targets)
+        loglikelihood, _ = jax.lax.scan(add_block, jnp.zeros_like(logprior), blocks)
+        return logprior + loglikelihood
+
+    def logdensity_estimator(self, position: Any, minibatch: Minibatch) -> jax.Array:
+        """Unbiased minibatch estimate of `logdensity_fn`: a scalar.
+
+        ``minibatch`` is a `Minibatch` or a tuple ``(inputs, targets[, mask])``; the sum over its
+        b unmasked examples is scaled by N/b.
+        """
+        minibatch = Minibatch(*minibatch)
+        count = minibatch.inputs.shape[0] if minibatch.mask is None else minibatch.mask.sum()
+
+        def plain(position: Any) -> jax.Array:
+            loglikelihood = self.pointwise_loglikelihood_fn(position, minibatch).sum()
+            return self.logprior_fn(position) + self.data_size / count * loglikelihood
+
+        if self._control is None:
+            return plain(position)
+        center, value, grad = self._control
+        estimate, estimated_grad = jax.value_and_grad(plain)(center)
+        slope = jax.tree.map(jnp.subtract, grad, estimated_grad)
+        away = jax.tree.map(jnp.subtract, position, center)
+        return plain(position) + (value - estimate) + optax.tree.vdot(slope, away)
+
+    def value_and_grad_estimator(self, position: Any, minibatch: Minibatch) -> tuple[Any, Any]:
+        """`logdensity_estimator` and its gradient, a pytree like the position."""
+        return jax.value_and_grad(self.logdensity_estimator)(position, minibatch)
+
+    def grad_estimator(self, position: Any, minibatch: Minibatch) -> Any:
+        """Unbiased minibatch estimate of the gradient of `logdensity_fn`, as BlackJAX takes it."""
+        return jax.grad(self.logdensity_estimator)(position, minibatch)
+
+    def with_control_variates(self, center: Any) -> Self:
+        """The same log density with minibatch estimates of less noise near ``center``.
+
+        The estimate at θ is corrected by what the minibatch gets wrong at the center θ̂, to first
+        order: its gradient becomes ∇est(θ) − ∇est(θ̂) + ∇logdensity(θ̂), unbiased for any θ̂, with
+        a variance that vanishes towards it. It costs a second gradient per step. Far from the
+        center, as in another mode of a network's posterior, it *adds* noise: let
+        `measure_temperature` tell.
+
+        Source: Baker, Fearnhead, Fox & Nemeth (2019), "Control variates for stochastic gradient
+        MCMC", eq. 6.
+
+        Args:
+            center: a position of high density, such as the result of the method ``"map"``. The
+                full-data value and gradient are computed there, once.
+
+        Raises:
+            InputError: if ``center`` is not like a position of this network, or is not finite.
+
+        Examples:
+            >>> import jax, probbnn as pb
+            >>> train, test = pb.load("digits")
+            >>> target = pb.LogDensity(pb.MLP(hidden=(10,)), train)
+            >>> mode = pb.sample(jax.random.key(0), target, "map", num_steps=500, progress=False)
+            >>> center = jax.tree.map(lambda leaf: leaf[0, -1], mode.positions)
+            >>> draws = pb.sample(
+            ...     jax.random.key(1),
+            ...     target.with_control_variates(center),
+            ...     "sgld",
+            ...     num_steps=100,
+            ...     initial_positions=jax.tree.map(lambda leaf: leaf[:, -1], mode.positions),
+            ...     num_chains=1,
+            ...     progress=False,
+            ... )
+        """
+        self.check_position(center)
+        value, grad = jax.jit(jax.value_and_grad(self.logdensity_fn))(center)
+        if not np.isfinite(value):
+            raise InputError(f"the log density at the center is {value}; give a finite position")
+        centered = copy.copy(self)
+        centered._control = _ControlVariate(jax.tree.map(jnp.asarray, center), value, grad)
+        return centered
+
+    def check_position(self, position: Any) -> None:
+        """Raise `InputError` unless ``position`` has the structure and shapes of `init`'s."""
+        expected = jax.eval_shape(self.init, jax.random.key(0))
+        structures = str(jax.tree.structure(position)), str(jax.tree.structure(expected))
+        if structures[0] != structures[1]:
+            raise InputError(
+                f"the position has the structure {structures[0]}; those of this log density have "
+                f"{structures[1]}"
+            )
+        for (path, leaf), wanted in zip(
+            jax.tree.leaves_with_path(position), jax.tree.leaves(expected), strict=True
+        ):
+            if jnp.shape(leaf) != wanted.shape:
+                raise InputError(
+                    f"the position's {jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; "
+                    f"this log density's has {wanted.shape}"
+                )
+
+
+def _in_blocks(inputs: jax.Array, targets: jax.Array) -> Minibatch:
+    """All the data as a stack of equal blocks, the last one padded and masked."""
+    size = len(inputs)
+    num_blocks = -(-size // _BLOCK_SIZE)
+    length = -(-size // num_blocks)
+    index = jnp.arange(num_blocks * length).reshape(num_blocks, length)
+    mask = index < size
+    index = jnp.minimum(index, size - 1)
+    return Minibatch(inputs[index], targets[index], mask)

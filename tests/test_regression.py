@@ -1,0 +1,529 @@
+"""Regression from data to scores: learned noise, its predictive, metrics, scikit-learn's diabetes.
+
+Against SciPy, numerical integration and plain loops.
+"""
+
+import json
+import types
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from conftest import NUM_INPUTS, random_draws
+from flax import nnx
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import integrate, stats
+from scipy.special import logsumexp
+from sklearn.datasets import load_diabetes
+
+import probbnn as pb
+from probbnn import data, predictive
+from probbnn import metrics as m
+
+CLOSE = partial(assert_allclose, rtol=2e-5, atol=2e-5)
+
+LINEAR = (lambda key, x: jnp.zeros(NUM_INPUTS), lambda theta, x: x @ theta)
+
+
+@pytest.fixture(scope="module")
+def learned(values):
+    return pb.LogDensity(
+        pb.MLP(hidden=(5,), num_outputs=1),
+        values,
+        likelihood=pb.LearnedGaussian(0.5),
+        prior_scale=0.7,
+    )
+
+
+@pytest.fixture(scope="module")
+def learned_draws(learned):
+    """Three chains of seven draws, each with a noise of its own."""
+    draws = random_draws(learned)
+    noise = np.random.default_rng(2).normal(-0.5, 0.6, size=(3, 7)).astype(np.float32)
+    return pb.Draws({**draws.positions, "log_noise_scale": noise}, "by hand")
+
+
+@pytest.fixture(scope="module")
+def held_out():
+    return np.random.default_rng(4).normal(size=(9, NUM_INPUTS)).astype(np.float32)
+
+
+def each(draws):
+    """The draws one by one, chain after chain."""
+    for c in range(draws.num_chains):
+        for d in range(draws.num_draws):
+            yield jax.tree.map(lambda leaf, c=c, d=d: leaf[c, d], draws.positions)
+
+
+@pytest.fixture(scope="module")
+def means(learned, learned_draws, held_out):
+    """``(draw, n)``, by the module alone."""
+    module = pb.MLP(hidden=(5,), num_outputs=1)
+    apply = jax.jit(lambda network: module.apply({"params": network}, held_out))
+    return np.array([apply(position["network"])[:, 0] for position in each(learned_draws)], float)
+
+
+# The likelihood
+
+
+def test_learned_noise_is_scipys_density_of_network_and_log_sigma(values):
+    """Linear regression: log N(θ; 0, τ²) + log N(log σ; 0, s²) + Σ log N(y; xθ, σ²)."""
+    x, y = (array.astype(float) for array in values)
+    with jax.enable_x64(True):
+        target = pb.LogDensity(LINEAR, (x, y), likelihood=pb.LearnedGaussian(0.4), prior_scale=0.7)
+        for draw in np.random.default_rng(0).normal(size=(5, NUM_INPUTS + 1)):
+            theta, log_sigma = draw[:-1], draw[-1]
+            position = {"network": jnp.array(theta), "log_noise_scale": jnp.array(log_sigma)}
+            logprior = stats.norm.logpdf(theta, scale=0.7).sum() + stats.norm.logpdf(
+                log_sigma, scale=0.4
+            )
+            pointwise = stats.norm.logpdf(y, x @ theta, np.exp(log_sigma))
+            assert_allclose(target.logprior_fn(position), logprior, rtol=1e-9)
+            assert_allclose(
+                target.pointwise_loglikelihood_fn(position, pb.Minibatch(x, y)),
+                pointwise,
+                rtol=1e-9,
+            )
+            assert_allclose(target.logdensity_fn(position), logprior + pointwise.sum(), rtol=1e-9)
+            slope = jax.grad(target.logdensity_fn)(position)["log_noise_scale"]
+            z = (y - x @ theta) / np.exp(log_sigma)
+            assert_allclose(slope, (z**2 - 1).sum() - log_sigma / 0.4**2, rtol=1e-9)
+
+
+class NNXLinear(nnx.Module):
+    def __init__(self, rngs):
+        self.linear = nnx.Linear(NUM_INPUTS, 2, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "num_outputs"),
+    [
+        (lambda: nn.Dense(2), 2),
+        (lambda: nn.Dense(2, dtype=jnp.bfloat16), 2),
+        (lambda: NNXLinear(nnx.Rngs(0)), 2),
+        (lambda: NNXLinear, 2),
+        (lambda: LINEAR, 1),
+    ],
+    ids=["Linen", "Linen bfloat16", "NNX instance", "NNX constructor", "init and apply"],
+)
+def test_any_module_is_joined_by_the_noise(values, make, num_outputs):
+    inputs = values[0]
+    targets = np.repeat(values[1][:, None], num_outputs, axis=1)
+    plain = pb.LogDensity(make(), (inputs, targets), likelihood=pb.Gaussian())
+    target = pb.LogDensity(make(), (inputs, targets), likelihood=pb.LearnedGaussian())
+    start = target.init(jax.random.key(0))
+    jax.tree.map(assert_array_equal, start["network"], plain.init(jax.random.key(0)))
+    assert start["log_noise_scale"] == 0
+    position = {**start, "log_noise_scale": jnp.float32(-0.3)}
+    outputs = target.apply(position, inputs)
+    assert (target.output_shape, outputs.dtype) == ((num_outputs + 1,), jnp.float32)
+    network = np.asarray(plain.apply(start["network"], inputs), float).reshape(-1, num_outputs)
+    CLOSE(outputs[:, :-1], network)
+    CLOSE(outputs[:, -1], -0.3)
+    exact = stats.norm.logpdf(targets, network, np.exp(-0.3)).sum(axis=1)
+    batch = pb.Minibatch(inputs, targets)
+    CLOSE(target.pointwise_loglikelihood_fn(position, batch), exact)
+
+
+def test_prior_scales_are_those_of_the_network_beside_the_noises_own(values):
+    scales = {"Dense_0": 2.0, "Dense_1": {"bias": 0.5, "kernel": 0.1}}
+    target = pb.LogDensity(
+        pb.MLP(hidden=(5,), num_outputs=1),
+        values,
+        likelihood=pb.LearnedGaussian(0.3),
+        prior_scale=scales,
+    )
+    assert target.prior_scale == {
+        "network": {**scales, "Dense_0": {"bias": 2.0, "kernel": 2.0}},
+        "log_noise_scale": 0.3,
+    }
+
+
+def test_a_log_density_takes_a_regression_and_samples_it():
+    train, test = pb.load_regression("diabetes")
+    module = pb.MLP(hidden=(5,), num_outputs=1)
+    target = pb.LogDensity(module, train, likelihood=pb.LearnedGaussian())
+    assert_array_equal(target.inputs, train.inputs)
+    assert_array_equal(target.targets, train.targets)
+    draws = pb.sample(
+        jax.random.key(0), target, "sghmc", num_chains=2, num_steps=300, progress=False
+    )
+    assert draws.positions["log_noise_scale"].shape == (2, 75)
+    pred = pb.predict(target, draws, test)
+    assert_array_equal(pred.mean, pb.predict(target, draws, test.inputs).mean)
+    assert 0.4 < pred.noise_std < 0.9  # of targets with spread 1, half of whose variance is known
+
+
+def test_noise_is_learned_as_its_density_on_a_grid_has_it():
+    """Only noise to learn: SGLD on N targets against the density of log σ on a grid."""
+    y = np.random.default_rng(0).normal(0.0, 0.5, size=40).astype(np.float32)
+    nothing = (lambda key, x: jnp.zeros(0), lambda theta, x: x[:, 0] * 0)
+    target = pb.LogDensity(nothing, (y[:, None], y), likelihood=pb.LearnedGaussian(0.5))
+    draws = pb.sample(
+        jax.random.key(0),
+        target,
+        "sgld",
+        num_chains=64,
+        num_steps=600,
+        num_warmup=200,
+        thinning=20,
+        step_size=2e-3,
+        progress=False,
+    )
+    grid = np.linspace(-3, 2, 2001)
+    log_density = stats.norm.logpdf(grid, scale=0.5) + stats.norm.logpdf(
+        y[:, None], scale=np.exp(grid)
+    ).sum(axis=0)
+    weights = np.exp(log_density - logsumexp(log_density))
+    mean = weights @ grid
+    std = np.sqrt(weights @ (grid - mean) ** 2)
+    log_sigma = draws.positions["log_noise_scale"]
+    # 64 chains, each over several correlation lengths of 1/(80 h) steps: at least 300 draws.
+    assert abs(log_sigma.mean() - mean) < 5 * std / np.sqrt(300)
+    assert abs(log_sigma.std() / std - 1) < 5 / np.sqrt(600) + 0.05  # and SGLD's step
+
+
+# NumPyro's distributions
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "output_shape", "target_shape"),
+    [
+        (pb.Categorical(), (4,), ()),
+        (pb.Gaussian(0.3), (), ()),
+        (pb.Gaussian(0.3), (1,), ()),
+        (pb.Gaussian(0.3), (2,), (2,)),
+        (pb.Gaussian(0.3), (2, 3), (6,)),
+        (pb.LearnedGaussian(), (2,), ()),
+        (pb.LearnedGaussian(), (3,), (2,)),
+    ],
+)
+def test_numpyro_has_the_same_law_of_the_targets(likelihood, output_shape, target_shape):
+    rng = np.random.default_rng(0)
+    outputs = jnp.asarray(rng.normal(size=(7, *output_shape)), jnp.float32)
+    targets = rng.normal(size=(7, *target_shape)).astype(np.float32)
+    if isinstance(likelihood, pb.Categorical):
+        targets = rng.integers(4, size=7)
+    distribution = likelihood.numpyro_distribution(outputs)
+    assert distribution.batch_shape == (7,)
+    log_prob = distribution.log_prob(targets.reshape(distribution.shape()))
+    CLOSE(log_prob, likelihood.log_prob(outputs, jnp.asarray(targets)))
+
+
+def test_numpyros_model_has_the_same_density(learned, learned_draws):
+    position = next(each(learned_draws))
+    params = learned.numpyro_params(position)
+    assert "log_noise_scale" in params
+    log_joint, _ = numpyro.infer.util.log_density(learned.numpyro_model, (), {}, params)
+    CLOSE(log_joint, learned.logdensity_fn(position))
+
+
+# Predictions
+
+
+@pytest.mark.parametrize(("block_draws", "block_inputs"), [(16, 1000), (5, 4)])
+def test_predictions_are_those_of_a_plain_loop(
+    learned, learned_draws, held_out, means, monkeypatch, block_draws, block_inputs
+):
+    monkeypatch.setattr(predictive, "_BLOCK_DRAWS", block_draws)
+    monkeypatch.setattr(predictive, "_BLOCK_INPUTS", block_inputs)
+    sigmas = np.exp(learned_draws.positions["log_noise_scale"].astype(float)).ravel()
+    result = pb.predict(learned, learned_draws, held_out)
+    assert result.mean.shape == result.epistemic_std.shape == result.std.shape == (9, 1)
+    assert result.num_draws == 21
+    CLOSE(result.mean[:, 0], means.mean(axis=0))
+    assert_allclose(result.epistemic_std[:, 0], means.std(axis=0), rtol=1e-4)
+    assert_allclose(result.noise_std, np.sqrt((sigmas**2).mean()), rtol=1e-12)
+    assert_allclose(result.std[:, 0], np.sqrt(means.var(axis=0) + (sigmas**2).mean()), rtol=1e-4)
+    y = np.linspace(-3, 3, 9)
+    exact = logsumexp(stats.norm.logpdf(y, means, sigmas[:, None]), axis=0) - np.log(21)
+    for targets in (y, y[:, None]):
+        CLOSE(pb.log_predictive(learned, learned_draws, held_out, targets), exact)
+
+
+def test_outputs_per_draw_leave_the_noise_out(learned, learned_draws, held_out, means):
+    kind, outputs = predictive.outputs_per_draw(learned, learned_draws, held_out)
+    assert (kind, outputs.shape) == ("output", (3, 7, 9, 1))
+    CLOSE(outputs.reshape(21, 9), means)
+
+
+def test_log_predictive_of_a_classifier_is_that_of_its_probabilities(target, draws, held_out):
+    labels = np.arange(9) % 4
+    probs = pb.predict(target, draws, held_out).probs
+    CLOSE(
+        pb.log_predictive(target, draws, held_out, labels),
+        np.log(probs[np.arange(9), labels]),
+    )
+
+
+def test_log_predictive_of_fixed_noise_far_in_the_tails(regression, regression_draws):
+    """Densities of e^-5000, which a mean of densities would lose."""
+    inputs, y = np.zeros((3, NUM_INPUTS), np.float32), np.full(3, 30.0)
+    result = pb.log_predictive(regression, regression_draws, inputs, y)
+    apply = jax.jit(regression.apply)
+    outputs = np.array([apply(position, inputs)[:, 0] for position in each(regression_draws)])
+    exact = logsumexp(stats.norm.logpdf(y, outputs, 0.3), axis=0) - np.log(21)
+    assert exact.max() < -4000
+    assert_allclose(result, exact, rtol=1e-5)
+
+
+# Metrics
+
+
+def simulated(n=400, seed=0):
+    rng = np.random.default_rng(seed)
+    mean, std = rng.normal(size=n), rng.uniform(0.2, 2.0, size=n)
+    return types.SimpleNamespace(mean=mean, std=std), rng.normal(mean, std)
+
+
+def value_of(name, mean, std, target):
+    pred = types.SimpleNamespace(mean=[mean], std=[std])
+    return getattr(m.evaluate_regression(pred, [target], num_resamples=1), name).value
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "target"), [(0.0, 1.0, 0.0), (0.3, 0.7, -1.0), (-2.0, 3.0, 4.5), (0, 1e-3, 1)]
+)
+def test_crps_is_its_integral(mean, std, target):
+    """∫ (F(y) − 1[y ≥ target])² dy, on both sides of the target."""
+    ends = min(mean - 12 * std, target), max(mean + 12 * std, target)
+    kinks = [mean - 5 * std, mean, mean + 5 * std]
+    below, _ = integrate.quad(
+        lambda y: stats.norm.cdf(y, mean, std) ** 2, ends[0], target, points=kinks, limit=200
+    )
+    above, _ = integrate.quad(
+        lambda y: stats.norm.sf(y, mean, std) ** 2, target, ends[1], points=kinks, limit=200
+    )
+    assert_allclose(value_of("crps", mean, std, target), below + above, rtol=1e-6)
+
+
+def test_metrics_are_their_definitions_with_bootstrap_intervals():
+    pred, targets = simulated()
+    low, high = stats.norm.interval(0.9, pred.mean, pred.std)
+    inner = stats.norm.interval(0.5, pred.mean, pred.std)
+    by_row = {
+        "rmse": (targets - pred.mean) ** 2,
+        "nll": -stats.norm.logpdf(targets, pred.mean, pred.std),
+        "coverage_50": (inner[0] <= targets) & (targets <= inner[1]),
+        "coverage_90": (low <= targets) & (targets <= high),
+        "width_90": high - low,
+    }
+    result = m.evaluate_regression(pred, targets, num_resamples=20, seed=3)
+    for name, rows in by_row.items():
+        mean = (lambda x: np.sqrt(x.mean())) if name == "rmse" else np.mean
+        expected = m.bootstrap(mean, rows, num_resamples=20, seed=3)
+        assert_allclose(getattr(result, name), expected, rtol=1e-10, err_msg=name)
+    assert list(result.to_dict()) == list(vars(result))
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+    assert [line.split()[0] for line in str(result).splitlines()] == ["regression", *vars(result)]
+
+
+def test_calibrated_predictions_cover_and_overconfident_ones_do_not():
+    pred, targets = simulated(n=4_000)
+    result = m.evaluate_regression(pred, targets, num_resamples=2)
+    # Binomial: five standard errors of 0.0079 and 0.0047.
+    assert abs(result.coverage_50.value - 0.5) < 0.04
+    assert abs(result.coverage_90.value - 0.9) < 0.024
+    sure = types.SimpleNamespace(mean=pred.mean, std=pred.std / 3)
+    overconfident = m.evaluate_regression(sure, targets, num_resamples=2)
+    assert overconfident.coverage_90.value < 0.5
+    assert overconfident.rmse.value == result.rmse.value
+    assert overconfident.nll.value > result.nll.value
+    assert overconfident.crps.value > result.crps.value
+
+
+def test_several_outputs_average_and_their_log_densities_add():
+    pred, targets = simulated()
+    pair = types.SimpleNamespace(mean=pred.mean.reshape(200, 2), std=pred.std.reshape(200, 2))
+    one = m.evaluate_regression(pred, targets, num_resamples=2)
+    two = m.evaluate_regression(pair, targets.reshape(200, 2), num_resamples=2)
+    for name in vars(one):
+        factor = 2 if name == "nll" else 1
+        assert_allclose(getattr(two, name).value, factor * getattr(one, name).value)
+
+
+def test_a_predictive_is_evaluated_by_the_density_of_its_mixture(learned, learned_draws, held_out):
+    pred, y = pb.predict(learned, learned_draws, held_out), np.linspace(-1, 1, 9)
+    log_density = pb.log_predictive(learned, learned_draws, held_out, y)
+    gaussian = pb.evaluate_regression(pred, y, num_resamples=2)
+    mixture = pb.evaluate_regression(pred, y, log_density, num_resamples=2)
+    assert_allclose(mixture.nll.value, -log_density.mean())
+    exact = -stats.norm.logpdf(y, pred.mean[:, 0], pred.std[:, 0]).mean()
+    assert_allclose(gaussian.nll.value, exact)
+    assert mixture.crps == gaussian.crps
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "reference_mean", "reference_std"),
+    [
+        (0.0, 1.0, 0.5, 1.0),
+        (0.0, 1.0, 0.0, 2.0),
+        (1.0, 0.3, -0.5, 1.7),
+        (-1.0, 1.7, 2.0, 0.3),
+        (0.0, 1.0, 1e-3, 1.0 + 1e-9),
+        (0.0, 1.0, 0.0, 1.0 + 1e-4),
+        (0.0, 1.0, 50.0, 2.0),
+        (3.0, 2.0, 3.0, 2.0),
+    ],
+)
+def test_fidelity_is_its_definition(mean, std, reference_mean, reference_std):
+    arrays = [[mean], [std], [reference_mean], [reference_std]]
+    result = m.regression_fidelity(*arrays, num_resamples=1)
+    assert_allclose(result.mean_error.value, abs(mean - reference_mean) / reference_std)
+    assert_allclose(result.spread_error.value, abs(np.log(std / reference_std)))
+    grid = np.linspace(-20, 70, 2_000_001)
+    gap = stats.norm.pdf(grid, mean, std) - stats.norm.pdf(grid, reference_mean, reference_std)
+    exact = 0.5 * np.trapezoid(np.abs(gap), grid)
+    assert_allclose(result.total_variation.value, exact, rtol=1e-6, atol=1e-9)
+
+
+def test_fidelity_averages_over_inputs_and_outputs_with_bootstrap_intervals():
+    rng = np.random.default_rng(0)
+    means, stds = rng.normal(size=(2, 40, 2)), rng.uniform(0.5, 2, size=(2, 40, 2))
+    result = m.regression_fidelity(means[0], stds[0], means[1], stds[1], num_resamples=30, seed=5)
+    error = np.abs(means[0] - means[1]) / stds[1]
+    expected = m.bootstrap(np.mean, error.mean(axis=1), num_resamples=30, seed=5)
+    assert_allclose(result.mean_error, expected)
+    swapped = m.regression_fidelity(means[1], stds[1], means[0], stds[0], num_resamples=1)
+    assert_allclose(swapped.total_variation.value, result.total_variation.value)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+    assert [line.split()[0] for line in str(result).splitlines()] == ["fidelity", *vars(result)]
+
+
+# Data
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    return pb.load_regression("diabetes")
+
+
+def test_diabetes_is_standardised_by_the_training_split(diabetes):
+    train, test = diabetes
+    assert (len(train), len(test)) == (342, 100)
+    assert train.inputs.dtype == train.targets.dtype == np.float32
+    assert_allclose(train.inputs.mean(axis=0), 0, atol=1e-6)
+    assert_allclose(train.inputs.std(axis=0), 1, atol=1e-6)
+    assert_allclose([train.targets.mean(), train.targets.std()], [0, 1], atol=1e-6)
+    assert np.abs(test.inputs.mean(axis=0)).max() > 0.01
+    assert (test.target_mean, test.target_std) == (train.target_mean, train.target_std)
+
+
+def test_diabetes_is_scikit_learns_table_each_row_once(diabetes):
+    table = load_diabetes(scaled=False)
+    targets = np.concatenate(
+        [part.target_mean + part.target_std * part.targets for part in diabetes]
+    )
+    inputs = np.concatenate([part.inputs for part in diabetes])
+    # Rows by their targets and, among equal ones, by a column that tells them apart.
+    bmi = diabetes[0].features.index("bmi")
+    mine = np.lexsort((inputs[:, bmi], np.rint(targets)))
+    theirs = np.lexsort((table.data[:, bmi], table.target))
+    assert_allclose(targets[mine], table.target[theirs], rtol=1e-5)
+    raw = table.data[theirs]
+    slope = raw.std(axis=0) / inputs.std(axis=0)
+    assert_allclose((inputs[mine] - inputs.mean(axis=0)) * slope, raw - raw.mean(axis=0), atol=2e-3)
+    assert diabetes[0].features == tuple(table.feature_names)
+
+
+def test_another_seed_is_another_split_and_the_same_seed_the_same(diabetes):
+    again, other = pb.load_regression(), pb.load_regression(seed=1)
+    assert [part.fingerprint for part in again] == [part.fingerprint for part in diabetes]
+    assert other[0].fingerprint != diabetes[0].fingerprint
+    assert diabetes[0].fingerprint != diabetes[1].fingerprint
+
+
+def test_slices_and_stretched_rows_are_regressions(diabetes):
+    test = diabetes[1]
+    part = test[10:30]
+    assert_array_equal(part.targets, test.targets[10:30])
+    assert (len(part), part.split, part.unit) == (20, "test", test.unit)
+    far = data.stretch(part)
+    assert_allclose(far.inputs, 3 * part.inputs)
+    assert_array_equal(far.targets, part.targets)
+    assert repr(far) == "Regression('diabetes/stretched', 'test': 20 rows of 10 features)"
+    with pytest.raises(ValueError, match="read-only"):
+        test.inputs[0] = 0
+
+
+# What is refused
+
+X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.float32)
+PRED = types.SimpleNamespace(mean=np.zeros(6), std=np.ones(6))
+
+
+def learned_on(inputs, targets, num_outputs=1, **settings):
+    module = pb.MLP(hidden=(5,), num_outputs=num_outputs)
+    likelihood = pb.LearnedGaussian(settings.pop("noise", 1.0))
+    return pb.LogDensity(module, (inputs, targets), likelihood=likelihood, **settings)
+
+
+def regression_of(**change):
+    fields = {"inputs": X, "targets": Y, "features": ("a", "b", "c")}
+    return data.Regression(
+        **{**fields, **change}, target_mean=0, target_std=1, unit="m", name="toy", split="train"
+    )
+
+
+ONE = np.ones(3)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *(
+            (partial(learned_on, X, Y, noise=s), f"prior scale of log σ is {s}; .* positive")
+            for s in (0.0, -1.0, np.nan)
+        ),
+        (lambda: learned_on(X, Y, 2), r"shape \(\) per example and the network's outputs \(2,\)"),
+        (lambda: learned_on(X, Y + np.inf), "targets contain NaN or infinity"),
+        (lambda: learned_on(X, Y, prior_scale=0.0), "prior_scale.* is 0.0"),
+        (lambda: learned_on(X, Y, prior_scale={"no": 1.0}), "prefix of the parameters'"),
+        (lambda: pb.load_regression("diabets"), "unknown regression 'diabets'.*did you mean"),
+        (lambda: regression_of(inputs=X[0]), r"inputs have shape \(3,\); expected \(N, 3\)"),
+        (lambda: regression_of(features=("a",)), r"shape \(6, 3\); expected \(N, 1\)"),
+        (lambda: regression_of(targets=Y[:5]), r"targets have shape \(5,\); expected \(6,\)"),
+        (lambda: regression_of(targets=Y + np.nan), "contain NaN or infinity"),
+        (lambda: regression_of()[0], r"regression\[0\]: expected a slice"),
+        (lambda: m.evaluate_regression(PRED, Y[:5]), r"targets have shape \(5,\) and there are 6"),
+        (lambda: m.evaluate_regression(PRED, Y + np.nan), "targets contain NaN"),
+        (lambda: m.evaluate_regression(PRED, Y, ONE), r"log_predictive has shape \(3,\)"),
+        (
+            lambda: m.evaluate_regression(types.SimpleNamespace(mean=Y, std=Y), Y),
+            "positive finite standard deviations",
+        ),
+        (
+            lambda: m.evaluate_regression(types.SimpleNamespace(mean=Y, std=1.0), Y),
+            r"mean has shape \(6,\) and std \(\)",
+        ),
+        (lambda: m.regression_fidelity(ONE, ONE, ONE[:2], ONE[:2]), r"\(3, 1\) .* \(2, 1\)"),
+        (lambda: m.regression_fidelity(ONE, ONE, ONE, -ONE), "^reference: .* positive"),
+    ],
+)
+def test_bad_input_is_one_clear_line(call, message):
+    with pytest.raises(pb.InputError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        (np.zeros(8), r"targets have shape \(8,\) for 9 inputs; give one for each"),
+        (np.zeros(()), r"targets have shape \(\) for 9 inputs"),
+        (np.zeros((9, 2)), r"targets have shape \(2,\) per example .* \(1,\)"),
+        (np.full(9, np.nan), "targets contain NaN"),
+    ],
+)
+def test_held_out_targets_that_do_not_fit_are_refused(
+    learned, learned_draws, held_out, targets, message
+):
+    with pytest.raises(pb.InputError, match=message):
+        pb.log_predictive(learned, learned_draws, held_out, targets)
