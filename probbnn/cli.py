@@ -1,4 +1,4 @@
-"""The command line: ``probbnn run``, ``probbnn methods``, ``probbnn datasets``."""
+"""The command line: ``probbnn run``, ``compare``, ``methods``, ``datasets``."""
 
 import argparse
 import sys
@@ -6,11 +6,22 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import probbnn
 from probbnn.errors import InputError, is_positive
 from probbnn.methods import METHODS, find_method
-from probbnn.presets import PRESETS, MethodRun, Preset, find_preset
+from probbnn.presets import (
+    COMPARISONS,
+    PRESETS,
+    MethodRun,
+    Preset,
+    find_comparison,
+    find_preset,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["main"]
 
@@ -66,6 +77,27 @@ def _parser() -> argparse.ArgumentParser:
         "--temperature", metavar="T", type=float, help="of the samplers (1: posterior)"
     )
 
+    compare = commands.add_parser(
+        "compare",
+        help="run every method on one density and compare them",
+        description="comparisons: "
+        + "; ".join(f"{p.name}: {p.summary}" for p in COMPARISONS.values()),
+    )
+    compare.set_defaults(command=_compare)
+    choice = compare.add_mutually_exclusive_group()
+    choice.add_argument(
+        "comparison", metavar="PRESET", nargs="?", help=", ".join(COMPARISONS) + " (default digits)"
+    )
+    choice.add_argument("--preset", metavar="PRESET", help="the same by name")
+    compare.add_argument(
+        "--methods",
+        metavar="NAME[,NAME]",
+        help="only these; one that the comparison lacks runs with its default settings",
+    )
+    compare.add_argument("--out", metavar="DIR", type=Path, help="default: runs/compare-…")
+    compare.add_argument("--seed", type=int, default=0, help="seed of all randomness (default 0)")
+    compare.add_argument("--data-dir", metavar="DIR", help="TFDS data directory (or TFDS_DATA_DIR)")
+
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(command=_methods)
     datasets = commands.add_parser("datasets", help="list the data sets")
@@ -78,15 +110,10 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("runs") / f"{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
     # Everything that can be refused quickly has been; now the libraries.
-    from rich.console import Console
-
     from probbnn import experiment
     from probbnn.report import tables
 
-    console = Console()
-    # Rich wraps tables to 80 columns where there is no terminal; a log has no such limit.
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = _console()
     result = experiment.run(
         preset,
         out,
@@ -105,25 +132,67 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0 if result.methods else 1
 
 
+def _compare(arguments: argparse.Namespace) -> int:
+    preset = find_comparison(arguments.comparison or arguments.preset or "digits")
+    if arguments.methods is not None:
+        preset = replace(preset, methods=_choose(preset, arguments.methods))
+    out = arguments.out or Path("runs") / f"compare-{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+    from probbnn import comparison
+    from probbnn.equality import MismatchError
+    from probbnn.report.comparison import rich_table, tables
+
+    console = _console()
+    try:
+        result = comparison.compare(
+            preset,
+            out,
+            seed=arguments.seed,
+            data_dir=arguments.data_dir,
+            report=lambda line: console.print(line, markup=False, highlight=False),
+        )
+    except MismatchError as error:
+        print(f"probbnn: {error}", file=sys.stderr)
+        return 1
+    for table in tables(result.content):
+        console.print(rich_table(table))
+        console.print(table.note, markup=False, highlight=False)
+    print(f"written to {out}")
+    return 0 if len(result.failures) < len(preset.methods) else 1
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    console = Console()
+    # Rich wraps tables to 80 columns where there is no terminal; a log has no such limit.
+    return console if console.is_terminal else Console(width=140)
+
+
+def _choose(preset: Preset, names: str) -> dict[str, MethodRun]:
+    """The named methods: as the preset runs them, or by their defaults."""
+    chosen = [find_method(name.strip()) for name in names.split(",")]
+    steps = max(method.num_steps for method in preset.methods.values())
+    # Not the bare name: a preset may use it as the label of another row.
+    return {
+        method.name: preset.methods.get(
+            method.name,
+            MethodRun(
+                f"{method.backend}-{method.name}",
+                method.num_chains,
+                # A step on minibatches and one of a sampler on all the data do not compare.
+                method.num_steps if method.full_data else steps,
+            ),
+        )
+        for method in chosen
+    }
+
+
 def _customise(preset: Preset, arguments: argparse.Namespace) -> Preset:
     """The preset with the command line's changes."""
     methods = dict(preset.methods)
     if arguments.method is not None:
-        chosen = [find_method(name.strip()) for name in arguments.method.split(",")]
-        steps = max(method.num_steps for method in preset.methods.values())
-        # Not the bare name: a preset may use it as the label of another row.
-        methods = {
-            method.name: preset.methods.get(
-                method.name,
-                MethodRun(
-                    f"{method.backend}-{method.name}",
-                    method.num_chains,
-                    # A step on minibatches and one of a sampler on all the data do not compare.
-                    method.num_steps if method.full_data else steps,
-                ),
-            )
-            for method in chosen
-        }
+        methods = _choose(preset, arguments.method)
     if arguments.step_size is not None and len(methods) != 1:
         raise InputError(
             f"--step-size {arguments.step_size} was given for {len(methods)} methods, which need "

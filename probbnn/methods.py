@@ -32,6 +32,8 @@ class Method:
     Attributes:
         name: what it is called in `sample` and on the command line.
         backend: the library whose kernel it runs.
+        family: "optimisation", "SG-MCMC" (on minibatches), "MCMC" (on all the data, or a
+            minibatch that is part of the state) or "approximation" (a fitted Gaussian).
         summary: one line for a person.
         builder: ``(target, num_warmup, **settings)`` to a `Kernel`, which takes steps on
             minibatches, or to a `Sampler`, which runs a whole chain; its keyword-only parameters
@@ -45,6 +47,7 @@ class Method:
 
     name: str
     backend: str
+    family: str
     summary: str
     builder: Callable[..., "Kernel | Sampler"]
     point_estimate: bool = False
@@ -383,6 +386,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="map",
             backend="optax",
+            family="optimisation",
             summary="point estimate of highest posterior density, by Adam or RMSprop",
             builder=_optax,
             point_estimate=True,
@@ -391,6 +395,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="ensemble",
             backend="optax",
+            family="optimisation",
             summary="deep ensemble: point estimates from independent starts and minibatches",
             builder=_optax,
             point_estimate=True,
@@ -398,18 +403,21 @@ METHODS: dict[str, Method] = {
         Method(
             name="sgld",
             backend="blackjax",
+            family="SG-MCMC",
             summary="stochastic gradient Langevin dynamics (Welling & Teh 2011)",
             builder=_sgld,
         ),
         Method(
             name="psgld",
             backend="probbnn",
+            family="SG-MCMC",
             summary="RMS-preconditioned SGLD (Li et al. 2016), preconditioner frozen after warm-up",
             builder=_psgld,
         ),
         Method(
             name="sghmc",
             backend="probbnn",
+            family="SG-MCMC",
             summary="SGLD with momentum (Chen et al. 2014), RMS-preconditioned, any temperature",
             builder=_sghmc,
             default_step_size=_sghmc_step_size,
@@ -417,6 +425,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="blackjax_sghmc",
             backend="blackjax",
+            family="SG-MCMC",
             summary="SGHMC with momentum redrawn every L steps: T = L/(L-1) at best, and no other",
             builder=_blackjax_sghmc,
             default_step_size=lambda data_size, _: (_MEAN_LOSS_RATE / data_size) ** 0.5,
@@ -424,6 +433,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="sgnht",
             backend="blackjax",
+            family="SG-MCMC",
             summary="SGHMC with a Nosé-Hoover thermostat (Ding et al. 2014)",
             builder=_sgnht,
             default_step_size=lambda data_size, _: (_MEAN_LOSS_RATE / data_size) ** 0.5,
@@ -431,6 +441,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="nuts",
             backend="blackjax",
+            family="MCMC",
             summary="No-U-Turn sampler on all the data (Hoffman & Gelman 2014)",
             builder=_nuts,
             full_data=True,
@@ -439,6 +450,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="numpyro_nuts",
             backend="numpyro",
+            family="MCMC",
             summary="No-U-Turn sampler on all the data",
             builder=_numpyro_nuts,
             full_data=True,
@@ -447,6 +459,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="mclmc",
             backend="blackjax",
+            family="MCMC",
             summary="microcanonical Langevin on all the data, unadjusted (Robnik et al. 2023)",
             builder=_mclmc,
             full_data=True,
@@ -455,6 +468,7 @@ METHODS: dict[str, Method] = {
         Method(
             name="hmcecs",
             backend="numpyro",
+            family="MCMC",
             summary="HMC whose minibatch is part of its state (Dang et al. 2019); small targets",
             builder=_hmcecs,
             num_steps=1_000,
@@ -462,24 +476,28 @@ METHODS: dict[str, Method] = {
         Method(
             name="svi",
             backend="numpyro",
+            family="approximation",
             summary="variational inference: independent Gaussians fitted to the posterior",
             builder=_svi,
         ),
         Method(
             name="svi_low_rank",
             backend="numpyro",
+            family="approximation",
             summary="variational inference: a Gaussian of diagonal plus low-rank covariance",
             builder=partial(_svi, guide="low_rank"),
         ),
         Method(
             name="laplace",
             backend="numpyro",
+            family="approximation",
             summary="Laplace approximation in the last layer, the others at their MAP estimate",
             builder=_laplace,
         ),
         Method(
             name="laplace_diagonal",
             backend="numpyro",
+            family="approximation",
             summary="Laplace approximation with the diagonal of the Hessian; small targets",
             builder=partial(_laplace, covariance="diagonal"),
         ),
