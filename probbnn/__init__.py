@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from probbnn.data import out_of_distribution as out_of_distribution
     from probbnn.data import patches as patches
     from probbnn.data import shift as shift
+    from probbnn.diagnostics import Convergence as Convergence
     from probbnn.diagnostics import TemperatureMeters as TemperatureMeters
+    from probbnn.diagnostics import Verdict as Verdict
+    from probbnn.diagnostics import diagnose as diagnose
+    from probbnn.diagnostics import judge as judge
     from probbnn.diagnostics import measure_temperature as measure_temperature
     from probbnn.draws import Draws as Draws
     from probbnn.errors import InputError as InputError
@@ -50,6 +54,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "DATASETS": "data",
     "Categorical": "likelihoods",
+    "Convergence": "diagnostics",
     "Cyclical": "kernels.cyclical",
     "Dataset": "data",
     "DivergenceError": "chains",
@@ -68,11 +73,14 @@ _HOMES = {
     "NumPyroTarget": "numpyro_target",
     "Predictive": "predictive",
     "TemperatureMeters": "diagnostics",
+    "Verdict": "diagnostics",
+    "diagnose": "diagnostics",
     "evaluate": "metrics",
     "evaluate_fidelity": "metrics",
     "evaluate_ood": "metrics",
     "evaluate_regression": "metrics",
     "from_numpyro": "numpyro_target",
+    "judge": "diagnostics",
     "load": "data",
     "load_regression": "data",
     "log_predictive": "predictive",

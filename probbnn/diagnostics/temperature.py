@@ -21,7 +21,7 @@ neural networks really?", app. I (both temperatures as diagnostics).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +138,29 @@ class TemperatureMeters:
                 for layer, interval in self.configurational_by_layer.items()
             },
         }
+
+    @classmethod
+    def from_dict(cls, meters: Mapping[str, Any]) -> "TemperatureMeters":
+        """The meters that `to_dict` wrote, as from a run's ``metrics.json``."""
+
+        def interval(meter: Mapping[str, float | None] | None) -> Interval | None:
+            if meter is None:
+                return None
+            return Interval(**{k: np.nan if x is None else x for k, x in meter.items()})
+
+        layers = meters["by_layer"].items()
+        noise = {name: interval(layer["gradient_noise"]) for name, layer in layers}
+        return cls(
+            temperature=meters["temperature"],
+            configurational=cast(Interval, interval(meters["configurational"])),
+            configurational_by_layer={
+                name: cast(Interval, interval(layer["configurational"])) for name, layer in layers
+            },
+            gradient_noise=interval(meters["gradient_noise"]),
+            gradient_noise_by_layer={k: x for k, x in noise.items() if x is not None},
+            kinetic=interval(meters["kinetic"]),
+            num_parameters=meters["num_parameters"],
+        )
 
 
 def measure_temperature(

@@ -1,0 +1,294 @@
+"""One word on a run, by stated rules, with the numbers behind it and the next thing to try.
+
+The first rule that holds decides; the evidence lists all that was found.
+
+1. *diverged*: a draw is not finite, or more than 1 % of the trajectories ended in a divergence.
+2. *biased by minibatch noise or step size*: the noise of minibatch gradients adds more than 5 % of
+   T (the whole band of the meter does); or the configurational temperature is more than 10 % above
+   T (its whole band is) and the log density does not drift (R-hat of its trace up to 1.1); or the
+   chains move together (correlation above 0.1, and above four times what chance gives).
+3. *not converged*: fewer than 99 % of the values have R-hat ≤ 1.01 and a bulk ESS of at least 400;
+   or the configurational temperature is not within 10 % of T, known to ±20 %; or the run's settings
+   say that its chains share minibatches, so that R-hat cannot vouch for them. Its cause is the
+   first of: fewer than 4 draws per chain; a chain whose spread is under a fifth of the others'; a
+   chain without which three quarters of the bad values are good; shared minibatches; chains that
+   agree with themselves and not with each other; at least half of the draws independent, and too
+   few of them; a run that is too short.
+4. *converged*: none of these.
+
+The values are the function's at the probes, or parameters where a run has no probes. A law at a
+temperature other than 1 can converge, and is not the posterior: the evidence says so.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from probbnn.diagnostics.convergence import (
+    LARGEST_RHAT,
+    LEAST_ESS,
+    LEAST_SHARE,
+    Convergence,
+    Mixing,
+)
+from probbnn.diagnostics.temperature import TemperatureMeters
+
+__all__ = ["Label", "Verdict", "diverged", "judge"]
+
+Label = Literal["converged", "not converged", "biased by minibatch noise or step size", "diverged"]
+
+_MOST_DIVERGENT = 0.01
+_MOST_NOISE = 0.05
+_TOLERANCE = 0.1
+_MOST_DRIFT = 1.1
+_MOST_CORRELATION = 0.1
+_STUCK = 0.2
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `judge` says of a run.
+
+    Attributes:
+        label: one of the four.
+        cause: what is wrong, in a few words; ``""`` if nothing is.
+        evidence: the numbers, a sentence each.
+        next_step: what to try.
+    """
+
+    label: Label
+    cause: str
+    evidence: tuple[str, ...]
+    next_step: str
+
+    def __str__(self) -> str:
+        head = f"{self.label}: {self.cause}" if self.cause else self.label
+        return "\n".join(
+            [head, *(f"- {line}" for line in self.evidence), f"Next: {self.next_step}"]
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        return {
+            "label": self.label,
+            "cause": self.cause,
+            "evidence": list(self.evidence),
+            "next_step": self.next_step,
+        }
+
+
+def diverged(reason: str) -> Verdict:
+    """The verdict on a run that broke off, such as with a `DivergenceError`."""
+    return Verdict(
+        "diverged",
+        "the chains left for infinity",
+        (reason,),
+        "divide the step size by ten, or start from a point estimate",
+    )
+
+
+def judge(
+    convergence: Convergence,
+    meters: TemperatureMeters | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """The verdict on a run. How it is reached is stated at the head of this module.
+
+    Args:
+        convergence: what `diagnose` returned.
+        meters: what `measure_temperature` returned; without it no bias can be seen.
+        settings: the run's settings, as in `Draws.settings`: ``shared_minibatches`` is looked at.
+
+    Examples:
+        >>> import numpy as np, xarray as xr
+        >>> from probbnn.diagnostics import diagnose
+        >>> theta = np.random.default_rng(0).normal(size=(4, 1_000))
+        >>> posterior = xr.Dataset({"theta": (("chain", "draw"), theta)})
+        >>> print(judge(diagnose(xr.DataTree.from_dict({"/posterior": posterior}))))
+        converged
+        - 100.0% of 1 parameters have R-hat ≤ 1.01 and a bulk ESS of at least 400 ...
+        - the temperature was not measured: a bias by minibatch noise or step size would not show
+        Next: use the draws
+    """
+    evidence = tuple(_evidence(convergence, meters))
+    problem = (
+        _divergence(convergence)
+        or _bias(convergence, meters)
+        or _no_convergence(convergence, meters, settings or {})
+    )
+    if problem is None:
+        return Verdict("converged", "", evidence, "use the draws")
+    label, cause, next_step = problem
+    return Verdict(label, cause, evidence, next_step)
+
+
+_Problem = tuple[Label, str, str]
+
+
+def _divergence(c: Convergence) -> _Problem | None:
+    total = c.num_chains * c.num_draws
+    if c.num_nonfinite:
+        return (
+            "diverged",
+            f"draws that are not finite: {c.num_nonfinite} of {total}",
+            "divide the step size by ten, or start from a point estimate",
+        )
+    if c.num_divergent is not None and c.num_divergent > _MOST_DIVERGENT * total:
+        return (
+            "diverged",
+            f"divergent trajectories: {c.num_divergent} of {total}",
+            "raise target_acceptance_rate towards 0.99, which makes the steps smaller",
+        )
+    return None
+
+
+def _bias(c: Convergence, meters: TemperatureMeters | None) -> _Problem | None:
+    label: Label = "biased by minibatch noise or step size"
+    if c.cross_chain is not None:
+        correlation, by_chance = c.cross_chain
+        if correlation > max(_MOST_CORRELATION, 4 * by_chance):
+            return label, "the chains share minibatches", "run with shared_minibatches=False"
+    if meters is None:
+        return None
+    noise = meters.gradient_noise
+    excess = meters.configurational.value / meters.temperature - 1
+    noisy = noise is not None and noise.low > _MOST_NOISE
+    hot = meters.configurational.low > meters.temperature * (1 + _TOLERANCE)
+    drifting = c.drift is not None and c.drift > _MOST_DRIFT
+    if not noisy and (not hot or drifting):
+        return None
+    added = 0.0 if noise is None else noise.value
+    ratio = max(added / _MOST_NOISE, excess / _TOLERANCE if hot else 0.0)
+    if not noisy:
+        cause = "the step size is too large"
+    elif hot and excess - added > _TOLERANCE:
+        cause = "the step size is too large, and with it the minibatch noise"
+    else:
+        cause = "the minibatch noise is too large for this step size"
+    return (
+        label,
+        cause,
+        f"divide the step size by {math.ceil(ratio)}; against minibatch noise, a larger batch or "
+        "control variates help too",
+    )
+
+
+def _no_convergence(
+    c: Convergence, meters: TemperatureMeters | None, settings: Mapping[str, Any]
+) -> _Problem | None:
+    label: Label = "not converged"
+    mixing = c.judged
+    if mixing is None:
+        return (
+            label,
+            f"too few draws to tell: {c.num_draws} per chain",
+            "keep at least 100 draws per chain, after a warm-up",
+        )
+    if not mixing.num_varying:
+        return label, "nothing ever changes", "check the step size, and that this is a sampler"
+    short = mixing.share_converged < LEAST_SHARE
+    if short and (odd := _odd_chain(c, mixing)):
+        return label, odd, "run that chain anew from another start, and all of them longer"
+    if settings.get("shared_minibatches"):
+        return (
+            label,
+            "the chains share minibatches, and R-hat cannot vouch for them",
+            "run with shared_minibatches=False",
+        )
+    if short:
+        return (label, *_too_short(c, mixing))
+    if meters is not None and not _as_asked(meters):
+        return (
+            label,
+            "the temperature is not the one asked for, or not known well enough",
+            "measure it on more draws; if it stays off, run longer",
+        )
+    return None
+
+
+def _odd_chain(c: Convergence, mixing: Mixing) -> str:
+    """What is wrong with a single chain, if that is the trouble."""
+    if c.spread is None or c.bad_without is None:
+        return ""
+    stuck = np.flatnonzero(c.spread < _STUCK)
+    if len(stuck):
+        return f"chain {', '.join(map(str, stuck))} is stuck"
+    best = int(c.bad_without.argmin())
+    others = np.delete(c.bad_without, best)
+    if c.bad_without[best] < 0.25 * min(others.min(), mixing.share_above(LARGEST_RHAT)):
+        return f"chain {best} is stuck where the others are not"
+    return ""
+
+
+def _too_short(c: Convergence, mixing: Mixing) -> tuple[str, str]:
+    ess = mixing.ess_bulk[~np.isnan(mixing.ess_bulk)]
+    within = None if c.within_chain is None else float(np.nanmedian(c.within_chain))
+    between = float(np.nanmedian(mixing.rhat))
+    if within is not None and within < 1.05 and between > 1.1:
+        return (
+            "each chain stays in a region of its own",
+            "more chains from more places, a cyclical step size, or a longer run",
+        )
+    low_ess, high_rhat = np.quantile(ess, 0.01), np.nanquantile(mixing.rhat, 0.99)
+    if low_ess > c.num_chains * c.num_draws / 2:
+        ratio = math.ceil(2 * LEAST_ESS / low_ess)
+        return "too few draws were kept", f"keep {ratio} times as many draws"
+    # Variances of means, and so R-hat − 1, fall as 1/steps.
+    ratio = math.ceil(max(2, LEAST_ESS / low_ess, (high_rhat - 1) / (LARGEST_RHAT - 1)))
+    return (
+        "the run is too short",
+        f"about {ratio} times as many steps, or a sampler that moves faster, such as nuts",
+    )
+
+
+def _as_asked(meters: TemperatureMeters) -> bool:
+    measured, asked = meters.configurational, meters.temperature
+    near = abs(measured.value - asked) <= _TOLERANCE * asked
+    return near and measured.high - measured.low <= 4 * _TOLERANCE * asked
+
+
+def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:
+    lines = []
+    mixing = c.judged
+    if mixing is None:
+        lines.append(f"no R-hat can be computed from so few draws: {c.num_draws} per chain")
+    elif mixing.num_varying:
+        lines.append(
+            f"{mixing.share_converged:.1%} of {mixing.num_varying} {c.space} have R-hat ≤ "
+            f"{LARGEST_RHAT} and a bulk ESS of at least {LEAST_ESS} ({LEAST_SHARE:.0%} are "
+            f"needed); median R-hat {np.nanmedian(mixing.rhat):.3f}, worst "
+            f"{np.nanmax(mixing.rhat):.3f}; median ESS {np.nanmedian(mixing.ess_bulk):.0f}, worst "
+            f"{np.nanmin(mixing.ess_bulk):.0f}"
+        )
+        if mixing.num_constant:
+            lines.append(f"constant in every draw, and left out: {mixing.num_constant}")
+    if c.spread is not None and c.spread.min() < _STUCK:
+        lines.append("spread of the chains: " + ", ".join(f"{s:.2f}" for s in c.spread))
+    if c.drift is not None and c.drift > _MOST_DRIFT:
+        lines.append(f"the log density drifts: R-hat {c.drift:.2f} over the last half of the steps")
+    if c.cross_chain is not None and c.cross_chain.correlation > 4 * c.cross_chain.noise:
+        lines.append(
+            f"the chains move together: correlation {c.cross_chain.correlation:.3f} ± "
+            f"{c.cross_chain.noise:.3f}"
+        )
+    if c.num_divergent:
+        lines.append(f"divergent trajectories: {c.num_divergent}")
+    asked = c.temperature if meters is None else meters.temperature
+    if asked is not None and asked != 1:
+        lines.append(f"T = {asked:,g} was asked for, which is not the posterior's T = 1")
+    if meters is None:
+        lines.append(
+            "the temperature was not measured: a bias by minibatch noise or step size would not "
+            "show"
+        )
+    else:
+        lines.append(f"configurational temperature {meters.configurational}, asked {asked:,g}")
+        if meters.gradient_noise is not None:
+            noise = meters.gradient_noise
+            lines.append(
+                f"minibatch noise adds {noise.value:.1%} of T [{noise.low:.1%}, {noise.high:.1%}]"
+            )
+    return lines
