@@ -12,7 +12,7 @@ import jax
 
 import probbnn
 
-__all__ = ["environment", "interval", "markdown_table", "new_run_directory", "write"]
+__all__ = ["environment", "fill", "interval", "markdown_table", "new_run_directory", "write"]
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -27,6 +27,18 @@ def environment() -> dict[str, Any]:
         "probbnn": probbnn.__version__,
         **{name: metadata.version(name) for name in libraries},
     }
+
+
+def fill(path: Path, tables: dict[str, str]) -> None:
+    """Put each table between its markers in a document."""
+    text = path.read_text(encoding="utf-8")
+    for name, table in tables.items():
+        if f"<!-- {name} -->" not in text:
+            raise ValueError(f"{path} has no marker <!-- {name} -->; add it where the table goes")
+        before, _, rest = text.partition(f"<!-- {name} -->")
+        _, _, after = rest.partition(f"<!-- end of {name} -->")
+        text = f"{before}<!-- {name} -->\n{table}\n<!-- end of {name} -->{after}"
+    path.write_text(text, encoding="utf-8")
 
 
 def interval(values: dict[str, float], spec: str, factor: float = 1) -> str:

@@ -3,7 +3,8 @@
     python benchmarks/backends.py [digits|diabetes|mnist] [--methods NAME,NAME] [--seed N]
 
 runs ``probbnn compare`` and, unless only some methods were asked for, keeps its result as
-``results/backends-<preset>.json``, ``.md`` and the figure of quality against cost as ``.png``.
+``results/backends-<preset>.json``, ``.md`` and the figure of quality against cost as ``.png``, and
+fills the tables of ``docs/backends.md``.
 """
 
 import argparse
@@ -11,10 +12,12 @@ import json
 import shutil
 from pathlib import Path
 
-from _results import new_run_directory
+from _results import fill, new_run_directory
 
 from probbnn.cli import main as probbnn
+from probbnn.report.comparison import markdown_table, tables
 
+_DOCUMENT = Path(__file__).parents[1] / "docs" / "backends.md"
 _RESULTS = Path(__file__).parent / "results"
 
 
@@ -52,6 +55,11 @@ def _keep(directory: Path, preset: str, seed: int) -> None:
     page = (directory / "comparison.md").read_text(encoding="utf-8")
     stem.with_suffix(".md").write_text(f"{page}\n{footer}", encoding="utf-8")
     shutil.copy(directory / "figures" / "quality-against-cost.png", stem.with_suffix(".png"))
+    found = {
+        f"{preset}: {table.title}": f"{markdown_table(table)}\n\n{table.note}"
+        for table in tables(content)
+    }
+    fill(_DOCUMENT, found)
 
 
 if __name__ == "__main__":

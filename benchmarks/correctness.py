@@ -18,7 +18,7 @@ import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _results import markdown_table, write
+from _results import fill, markdown_table, write
 
 import probbnn as pb
 from probbnn import models
@@ -51,16 +51,6 @@ def main() -> None:
     page = "\n\n".join(f"## {name}\n\n{table}" for name, table in tables.items())
     write("correctness", _COMMAND, content, f"# Correctness\n\n{page}")
     fill(_ROOT / "docs" / "correctness.md", tables)
-
-
-def fill(path: Path, tables: dict[str, str]) -> None:
-    """Put each table between its markers in a document."""
-    text = path.read_text(encoding="utf-8")
-    for name, table in tables.items():
-        before, _, rest = text.partition(f"<!-- {name} -->")
-        _, _, after = rest.partition(f"<!-- end of {name} -->")
-        text = f"{before}<!-- {name} -->\n{table}\n<!-- end of {name} -->{after}"
-    path.write_text(text, encoding="utf-8")
 
 
 # Closed forms

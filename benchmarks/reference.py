@@ -57,7 +57,6 @@ def main() -> None:
         "environment": environment(),
         "identity": identity(preset, problem),
         "settings": draws.settings,
-        "seconds": draws.seconds,
         "passes": float(draws.passes[-1]),
         "divergences": int(draws.sample_stats["diverging"].sum()),
         "convergence": {label: _convergence(problem, draws, label) for label in problem.sets},
@@ -84,7 +83,7 @@ def main() -> None:
     page = (
         f"# Reference posterior: {preset.name}\n\nBlackJAX NUTS, {_NUM_CHAINS} chains × "
         f"({_NUM_WARMUP} + {arguments.draws}) draws, {record['divergences']} divergences, "
-        f"{draws.seconds:,.0f} s, {record['passes']:,.0f} passes over the data. "
+        f"{record['passes']:,.0f} passes over the data. "
         "R-hat and ESS of every predicted probability or output.\n\n"
     )
     write(f"reference-{preset.name}", command, record, page + markdown_table(header, rows))

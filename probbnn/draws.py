@@ -259,10 +259,10 @@ def _at_held_out(
     target: "LogDensity", draws: Draws, held_out: Any, classes: Sequence[str]
 ) -> tuple[_Variables, _Variables]:
     """What each draw says at some held-out examples, and the examples themselves."""
-    from probbnn.logdensity import _as_arrays
+    from probbnn.logdensity import arrays_of
     from probbnn.predictive import loglikelihoods
 
-    inputs, targets = _as_arrays(held_out)
+    inputs, targets = arrays_of(held_out)
     index = _some(len(inputs), _NUM_EXAMPLES)
     inputs, targets = target.check_inputs(inputs[index]), targets[index]
     target.likelihood.check(target.output_shape, targets)

@@ -19,7 +19,7 @@ from probbnn.leaves import leaf_names
 from probbnn.likelihoods import Categorical, Likelihood
 from probbnn.target import Minibatch, Target
 
-__all__ = ["LogDensity"]
+__all__ = ["LogDensity", "arrays_of"]
 
 
 class LogDensity(Target):
@@ -67,7 +67,7 @@ class LogDensity(Target):
         likelihood: Likelihood | None = None,
         prior_scale: Any = 1.0,
     ) -> None:
-        inputs, targets = _as_arrays(data)
+        inputs, targets = arrays_of(data)
         self.likelihood = Categorical() if likelihood is None else likelihood
         self.input_shape: tuple[int, ...] = inputs.shape[1:]
         init, apply = _as_functions(module, _preprocess(inputs[:1]))
@@ -182,9 +182,13 @@ class LogDensity(Target):
 
     @property
     def _site_names(self) -> list[str]:
-        """Sites of the leaves, apart from those of the data."""
-        names = leaf_names(self.shapes)
-        return [f"{name}.parameter" if name in ("examples", "targets") else name for name in names]
+        """Sites of the leaves, apart from those of the data and each other."""
+        names = ["examples", "targets"]
+        for name in leaf_names(self.shapes):
+            while name in names:
+                name = f"{name}.parameter"
+            names.append(name)
+        return names[2:]
 
     def check_inputs(self, inputs: Any) -> np.ndarray:
         """``inputs`` as an array, or `InputError` unless they are like the data.
@@ -233,7 +237,12 @@ def _pair(data: Dataset | Regression) -> tuple[np.ndarray, np.ndarray]:
     return data.inputs, data.targets
 
 
-def _as_arrays(data: Dataset | Regression | tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+def arrays_of(data: Dataset | Regression | tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets of data, one row for each example.
+
+    Raises:
+        InputError: if it is nothing of the kind, or inputs are not finite.
+    """
     if isinstance(data, Dataset | Regression):
         data = _pair(data)
     if not (isinstance(data, tuple) and len(data) == 2):

@@ -243,10 +243,58 @@ COMPARISONS: dict[str, Preset] = {
             ood={"stretched": "stretched"},
             model=("MLP", {"hidden": (10,), "num_outputs": 1, "activation": "tanh"}),
             prior_scale=1.0,
-            batch_size=57,
+            batch_size=57,  # a sixth of the data
             methods={
                 "map": MethodRun("MAP", 1, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
+                "ensemble": MethodRun(
+                    "deep ensemble", 10, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "sgld": MethodRun("SGLD", 4, 40_000, 0.25, 500, {"step_size": 2e-4}),
+                "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
+                "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
+                "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 4_000, 0.25, 500),
+                "sgnht": MethodRun("SGNHT, BlackJAX", 4, 40_000, 0.25, 500),
                 "nuts": MethodRun("NUTS, BlackJAX", 4, 1_000, 0.5, 500),
+                "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_000, 0.5, 500),
+                "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
+                "hmcecs": MethodRun("HMCECS, NumPyro", 4, 600, 0.5, 300),
+                "svi": MethodRun(
+                    "SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "svi_low_rank": MethodRun(
+                    "SVI, low rank", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "laplace": MethodRun(
+                    "Laplace, last layer", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+                "laplace_diagonal": MethodRun(
+                    "Laplace, diagonal", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+                ),
+            },
+        ),
+        replace(
+            PRESETS["mnist"],
+            summary="the methods on minibatches at scale, LeNet-300-100 on MNIST",
+            methods={
+                "map": MethodRun("MAP", 1, 2_000, settings={"step_size": cosine(1e-3, 1e-5)}),
+                "ensemble": MethodRun(
+                    "deep ensemble", 4, 2_000, settings={"step_size": cosine(1e-3, 1e-5)}
+                ),
+                "sgld": MethodRun("SGLD", 4, 2_000, draws=25),
+                "psgld": MethodRun(
+                    "pSGLD", 4, 2_000, draws=25, settings={"step_size": cosine(1e-3, 1e-4)}
+                ),
+                "sghmc": MethodRun(
+                    "SGHMC", 4, 2_000, draws=25, settings={"step_size": cosine(1e-3, 1e-4)}
+                ),
+                "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 200, draws=25),
+                "sgnht": MethodRun("SGNHT, BlackJAX", 4, 2_000, draws=25),
+                "svi": MethodRun(
+                    "SVI, mean field",
+                    4,
+                    2_000,
+                    settings={"step_size": cosine(1e-2, 1e-4), "num_draws": 25},
+                ),
             },
         ),
     )

@@ -8,7 +8,7 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding=
 
 def test_python_blocks_run(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     names = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
@@ -17,7 +17,7 @@ def test_python_blocks_run(capsys):
     assert names["pred"].probs.shape == (500, 10)
     assert names["info"].logdensity.shape == ()
     assert "gradient noise / T" in printed
-    assert names["draws"].settings["num_steps"] == 200
+    assert names["weights"].shape == (4, 100, 3)
     assert 0 <= names["mala_info"].acceptance_rate <= 1
 
 

@@ -111,11 +111,25 @@ def hmcecs(
         map_steps: steps of Adam (learning rate 0.01) towards the MAP estimate.
         target_acceptance_rate: what the step size is tuned for.
         max_tree_depth: a trajectory has at most 2 to this power leapfrog steps.
+
+    Raises:
+        InputError: if a setting is outside its range, or a minibatch is all the data or smaller
+            than the number of blocks.
     """
+    if num_blocks < 1 or map_steps < 0:
+        raise InputError(
+            f"num_blocks is {num_blocks} and map_steps is {map_steps}; at least 1 and 0 are needed"
+        )
 
     def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
         map_key, init_key = jax.random.split(rng_key)
         size = length.batch_size
+        if not num_blocks <= size < target.data_size:
+            raise InputError(
+                f"batch_size is {size} of {target.data_size} examples and num_blocks is "
+                f"{num_blocks}; hmcecs needs fewer examples than all, and one or more for each "
+                "block (or take numpyro_nuts)"
+            )
         mode = _mode(target, map_key, position, map_steps, optax.adam(1e-2), size)
         inner = NUTS(
             _minibatch_model(target, size),
@@ -204,7 +218,8 @@ def laplace(
             others at their estimates (the last by name, numbers in their natural order, among the
             layers that have a matrix); or ``"diagonal"``, the Hessian's diagonal.
         step_size: learning rate of Adam towards the MAP estimate, or a schedule.
-        num_draws: draws around each estimate.
+        num_draws: draws around each estimate; NaN where the Hessian there has no inverse that is
+            a covariance.
 
     Raises:
         InputError: if a setting is outside its range, or so many parameters share the Gaussian
@@ -236,6 +251,9 @@ def laplace(
         )
         params = _fit(model, family, init_key, 0, optimizer)
         draws = family.sample_posterior(draw_key, params, sample_shape=(num_draws,))
+        # Where −log density curves down there is no Gaussian, and NumPyro's draws do not vary.
+        varies = jnp.any(jnp.stack([jnp.any(draws[name] != sites[name]) for name in draws]))
+        draws = {name: jnp.where(varies, draw, jnp.nan) for name, draw in draws.items()}
         stay = {name: jnp.broadcast_to(v, (num_draws, *v.shape)) for name, v in fixed.items()}
         # A product with the Hessian costs about two gradients.
         spent = length.num_steps * batch_size + 2 * size * target.data_size

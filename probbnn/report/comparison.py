@@ -17,6 +17,7 @@ __all__ = [
     "cost_figure",
     "detection_figure",
     "markdown",
+    "markdown_table",
     "reliability_figure",
     "rich_table",
     "tables",
@@ -55,10 +56,14 @@ def markdown(content: _Row) -> str:
     preset = content["preset"]
     parts = [f"# {preset['name']}: {preset['summary']}", _reference_line(content)]
     for table in tables(content):
-        lines = [table.header, ["---"] * len(table.header), *table.rows]
-        body = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-        parts += [f"## {table.title}", body, table.note]
+        parts += [f"## {table.title}", markdown_table(table), table.note]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown_table(table: PlainTable) -> str:
+    """A table in Markdown, without its title and note."""
+    lines = [table.header, ["---"] * len(table.header), *table.rows]
+    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
 
 
 def rich_table(table: PlainTable) -> Table:
