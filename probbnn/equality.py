@@ -11,6 +11,7 @@ each library computes by itself from a `LogDensity` is put beside the adapter's 
   epoch of ragged minibatches.
 """
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,7 @@ def check_equality(rng_key: jax.Array, target: LogDensity, *, num_positions: int
     positions = _positions(rng_key, target, num_positions)
     largest: dict[str, tuple[float, float]] = {}
     with jax.enable_x64(True):
+        target = _in_float64(target)
         adapter = jax.jit(jax.value_and_grad(target.logdensity_fn))
         backends = {name: jax.jit(evaluate) for name, evaluate in _backends(target).items()}
         for position in positions:
@@ -133,6 +135,16 @@ def check_equality(rng_key: jax.Array, target: LogDensity, *, num_positions: int
     if not equality.holds:
         raise MismatchError(equality)
     return equality
+
+
+def _in_float64(target: LogDensity) -> LogDensity:
+    """The same on wider data, so that what a network does to its inputs alone is float64 too."""
+    wide = copy.copy(target)
+    wide.inputs, wide.targets = (
+        data.astype(float) if jnp.issubdtype(data.dtype, jnp.floating) else data
+        for data in (target.inputs, target.targets)
+    )
+    return wide
 
 
 def _positions(rng_key: jax.Array, target: LogDensity, num_positions: int) -> list[Any]:

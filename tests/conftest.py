@@ -79,3 +79,11 @@ def linear_regression(values):
         likelihood=pb.Gaussian(0.3),
         prior_scale=0.7,
     )
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For test files that spend their time compiling: XLA leaves most of its optimisations out."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

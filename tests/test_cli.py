@@ -54,6 +54,10 @@ def test_run_directory(finished_run):
     assert set(metrics["map"]["sets"]["test"]) == {"plug_in"}
     assert metrics["psgld"]["sets"]["noise"]["votes"]["nll"] is None
     assert metrics["map"]["temperature_meters"] is None
+    assert metrics["map"]["verdict"] is None
+    assert metrics["psgld"]["verdict"]["label"] == "not converged"
+    assert metrics["psgld"]["convergence"]["diagnostics"]["function"]["numbers"]
+    assert {path.name for path in out.glob("report.*")} == {"report.html", "report.md"}
     for name in ("psgld", "sghmc"):
         meters = metrics[name]["temperature_meters"]
         assert set(meters["by_layer"]) == {"Dense_0", "Dense_1"}
@@ -92,6 +96,7 @@ def test_terminal_tables(finished_run):
     # 40 steps lead nowhere, and the program says so.
     assert "psgld: sampling at T ≈" in printed
     assert "run longer" in printed
+    assert "psgld: not converged (the run is too short); next: " in printed
 
 
 def test_same_seed_same_numbers(finished_run, tmp_path, capsys):
@@ -195,18 +200,22 @@ def test_a_diverging_method_does_not_stop_the_others(tmp_path, capsys, monkeypat
     assert run["methods"]["sgld"]["status"] == "diverged"
     assert "smaller step size" in run["methods"]["sgld"]["reason"]
     assert run["methods"]["map"]["status"] == "finished"
-    assert "sgld failed" in capsys.readouterr().err
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["failures"]["sgld"]["verdict"]["label"] == "diverged"
+    printed = capsys.readouterr()
+    assert "sgld failed" in printed.err
+    assert "sgld: diverged" in printed.out
 
 
 def test_interrupt_keeps_what_had_finished(tmp_path, capsys, monkeypatch):
-    real = probbnn.experiment.sample
+    real = probbnn.experiment.sample_method
 
-    def interrupted(key, target, method, **settings):
-        if method == "sgld":
+    def interrupted(key, target, name, *arguments, **settings):
+        if name == "sgld":
             raise KeyboardInterrupt
-        return real(key, target, method, **settings)
+        return real(key, target, name, *arguments, **settings)
 
-    monkeypatch.setattr(probbnn.experiment, "sample", interrupted)
+    monkeypatch.setattr(probbnn.experiment, "sample_method", interrupted)
     out = tmp_path / "out"
     assert main([*SMALL, "--method", "map,sgld", "--out", str(out)]) == 130
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"

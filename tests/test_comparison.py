@@ -28,6 +28,8 @@ DIABETES = replace(
     COMPARISONS["diabetes"], methods={name: METHODS[name] for name in ("map", "psgld")}
 )
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def keep_reference(preset, folder):
     """A reference of a few draws, as `benchmarks/reference.py` would leave it."""
