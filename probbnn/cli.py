@@ -1,4 +1,4 @@
-"""The command line: ``probbnn run``, ``compare``, ``methods``, ``datasets``."""
+"""The command line: ``probbnn run``, ``report``, ``compare``, ``methods``, ``datasets``."""
 
 import argparse
 import sys
@@ -77,6 +77,18 @@ def _parser() -> argparse.ArgumentParser:
         "--temperature", metavar="T", type=float, help="of the samplers (1: posterior)"
     )
 
+    report = commands.add_parser(
+        "report", help="write report.html and report.md of a run, or of several side by side"
+    )
+    report.set_defaults(command=_report)
+    report.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="run directories")
+    report.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="an .html file, with an .md beside it (default: report.html in the first DIR)",
+    )
+
     compare = commands.add_parser(
         "compare",
         help="run every method on one density and compare them",
@@ -124,12 +136,22 @@ def _run(arguments: argparse.Namespace) -> int:
     if result.methods:
         console.print(tables.in_distribution_table(result.metrics))
         console.print(tables.out_of_distribution_table(result.metrics))
-    for line in tables.temperature_lines(result.metrics):
+    for line in (
+        *tables.temperature_lines(result.metrics),
+        *tables.verdict_lines(result.metrics),
+    ):
         console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():
         print(f"probbnn: {name} failed: {reason}", file=sys.stderr)
-    print(f"written to {out}")
+    print(f"written to {out}, with report.html")
     return 0 if result.methods else 1
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from probbnn.report.page import write_report
+
+    print(f"written to {write_report(arguments.directories, arguments.out)}")
+    return 0
 
 
 def _compare(arguments: argparse.Namespace) -> int:
@@ -230,7 +252,7 @@ def _customise_method(name: str, method: MethodRun, arguments: argparse.Namespac
 
 def _methods(arguments: argparse.Namespace) -> int:
     for method in METHODS.values():
-        print(f"{method.name:14} {method.backend:8} {method.summary}")
+        print(f"{method.name:16} {method.backend:8} {method.summary}")
     return 0
 
 

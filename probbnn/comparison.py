@@ -340,8 +340,8 @@ def _seconds_to(path: list[dict[str, float]], limit: float) -> float | None:
 
 
 def _temperature(problem: Problem, draws: Draws) -> dict[str, float | None] | None:
-    """Configurational temperature of what moves through the posterior step by step."""
-    if draws.temperature is None or "step_size" not in draws.sample_stats:
+    """Configurational temperature of a Markov chain's draws."""
+    if not METHODS[draws.method].is_markov_chain:
         return None
     meters = measure_temperature(
         jax.random.key(0),

@@ -48,7 +48,8 @@ class MismatchError(RuntimeError):
         super().__init__(
             f"{worst} sees another log density than the adapter: values differ by {density:.1e}, "
             f"gradients by {gradient:.1e} (relative, float64), and at most {TOLERANCE:.0e} is "
-            "rounding; a likelihood of your own must agree with its numpyro_distribution"
+            "rounding; a likelihood of your own must agree with its numpyro_distribution, and a "
+            "module must have no narrower dtype of its own"
         )
         self.equality = equality
 

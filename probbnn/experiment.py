@@ -3,9 +3,10 @@
 A run directory holds
 
 - ``run.json``: every setting, package versions, device, seed, data fingerprints, timings;
-- ``metrics.json``: all metrics with their intervals, method by method;
+- ``metrics.json``: all metrics with their intervals, diagnostics and verdict, method by method;
 - ``draws.nc``: an `xarray.DataTree` with one ArviZ tree per method (``tree["psgld"]``);
-- ``figures/``: each figure as PNG and PDF.
+- ``figures/``: each figure as PNG and PDF;
+- ``report.html`` and ``report.md``: all of it on one page, made from the first three alone.
 """
 
 import os
@@ -14,20 +15,29 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
 
 from probbnn.chains import DivergenceError
 from probbnn.data import Dataset
-from probbnn.diagnostics import TemperatureMeters, measure_temperature
+from probbnn.diagnostics import (
+    TemperatureMeters,
+    diagnose,
+    diverged,
+    judge,
+    measure_temperature,
+)
 from probbnn.draws import Draws
 from probbnn.errors import InputError
 from probbnn.kernels.base import Kernel
 from probbnn.logdensity import LogDensity
+from probbnn.methods import find_method
 from probbnn.metrics import (
     Evaluation,
+    Reliability,
+    RiskCoverage,
     accuracy,
     evaluate,
     evaluate_ood,
@@ -39,10 +49,17 @@ from probbnn.presets import MethodRun, Preset
 from probbnn.problem import check_method, prepare, sample_method
 from probbnn.rundir import claim, environment, write_json, written_atomically
 
+if TYPE_CHECKING:
+    import xarray
+
 __all__ = ["MethodResult", "RunResult", "run"]
 
-# Inputs of the test set, and of each out-of-distribution set, that draws.nc follows.
+# Inputs of the test set, of the boundary between its classes, and of each out-of-distribution set
+# at which the function is followed.
 _NUM_PROBES = 20
+# What is drawn of a curve over all test inputs, and of a distribution.
+_NUM_POINTS = 200
+_NUM_BINS = 30
 # "val" of the notebook: that many first training examples.
 _NUM_TRAIN_CURVE = 10_000
 # Draws of all chains, and minibatches per chain, that the temperature is measured on: a minute of
@@ -62,6 +79,7 @@ class MethodResult:
         evaluations: the `Evaluation` of each of them, by label and name of the predictive.
         metrics: what ``metrics.json`` holds for the method.
         draws: its draws.
+        tree: their ArviZ tree, with probes and held-out examples.
     """
 
     method: str
@@ -70,6 +88,7 @@ class MethodResult:
     evaluations: Mapping[str, Mapping[str, Evaluation]]
     metrics: Mapping[str, Any]
     draws: Draws
+    tree: "xarray.DataTree"
 
 
 @dataclass(frozen=True)
@@ -161,15 +180,18 @@ def run(
                 continue
             meters_key = jax.random.fold_in(key, zlib.crc32(b"temperature meters"))
             meters = _meters(meters_key, target, draws)
-            results.append(_evaluate(target, name, method, draws, meters, curve, test, ood))
-            record.add(results[-1], target, _probes(test, ood))
-        report("figures")
-        _write_figures(directory, preset, results, test)
+            results.append(_evaluate(target, preset, name, draws, meters, curve.points, test, ood))
+            record.add(results[-1])
+        report("figures and report")
+        _write_figures(directory, results, test)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         record.finish("interrupted" if interrupted else "failed", time.perf_counter() - started)
         raise
     record.finish("finished", time.perf_counter() - started)
+    from probbnn.report.page import write_report
+
+    write_report([directory])
     return RunResult(preset, directory, results, record.metrics, failures)
 
 
@@ -213,7 +235,7 @@ class _LearningCurve:
 
 
 def _meters(key: jax.Array, target: LogDensity, draws: Draws) -> TemperatureMeters | None:
-    if draws.temperature is None:
+    if draws.temperature is None or not find_method(draws.method).is_markov_chain:
         return None
     return measure_temperature(
         key,
@@ -232,11 +254,11 @@ _PLUG_IN = {"plug_in": "probs"}
 
 def _evaluate(
     target: LogDensity,
+    preset: Preset,
     name: str,
-    method: MethodRun,
     draws: Draws,
     meters: TemperatureMeters | None,
-    curve: _LearningCurve,
+    curve: list[dict[str, float]],
     test: Dataset,
     ood: Mapping[str, Dataset],
 ) -> MethodResult:
@@ -246,7 +268,8 @@ def _evaluate(
         label: cast(Predictive, predict(target, draws, data.images))
         for label, data in sets.items()
     }
-    kinds = _PLUG_IN if predictives["test"].num_draws == 1 else _PREDICTIVES
+    single = predictives["test"].num_draws == 1
+    kinds = _PLUG_IN if single else _PREDICTIVES
     evaluations = {
         label: {
             kind: evaluate(getattr(predictives[label], field), data.labels)
@@ -254,15 +277,20 @@ def _evaluate(
         }
         for label, data in sets.items()
     }
+    shown = "plug_in" if single else preset.predictive
+    on_test = getattr(predictives["test"], kinds[shown])
+    tree = draws.to_datatree(target, _probes(predictives["test"], test, ood), held_out=test)
     metrics = {
-        "label": method.label,
+        "label": preset.methods[name].label,
         "temperature": draws.temperature,
         "temperature_meters": None if meters is None else meters.to_dict(),
         "num_chains": draws.num_chains,
         "num_draws": draws.num_draws,
         "seconds": draws.seconds,
         "compile_seconds": draws.compile_seconds,
-        "curve": curve.points,
+        "passes": None if draws.passes is None else float(draws.passes[-1]),
+        "curve": curve,
+        "predictive": shown,
         "sets": {
             label: {kind: evaluation.to_dict() for kind, evaluation in of_set.items()}
             for label, of_set in evaluations.items()
@@ -273,12 +301,55 @@ def _evaluate(
             ).to_dict()
             for label in ood
         },
+        "reliability": _lists(reliability(on_test, test.labels)),
+        "risk_coverage": _lists(_thinned(risk_coverage(on_test, test.labels))),
+        "uncertainty": _uncertainty(predictives, len(test.classes)),
+        "convergence": None,
+        "verdict": None,
     }
-    return MethodResult(name, method.label, predictives, evaluations, metrics, draws)
+    if find_method(name).is_markov_chain:
+        convergence = diagnose(tree)
+        verdict = judge(convergence, meters, draws.settings)
+        metrics |= {"convergence": convergence.to_dict(), "verdict": verdict.to_dict()}
+    label = preset.methods[name].label
+    return MethodResult(name, label, predictives, evaluations, metrics, draws, tree)
 
 
-def _probes(test: Dataset, ood: Mapping[str, Dataset]) -> dict[str, np.ndarray]:
-    return {label: data.images[:_NUM_PROBES] for label, data in {"test": test, **ood}.items()}
+def _probes(
+    on_test: Predictive, test: Dataset, ood: Mapping[str, Dataset]
+) -> dict[str, np.ndarray]:
+    return {
+        "test": test.images[:_NUM_PROBES],
+        "boundary": test.images[on_test.least_decided(_NUM_PROBES)],
+        **{label: data.images[:_NUM_PROBES] for label, data in ood.items()},
+    }
+
+
+def _uncertainty(predictives: Mapping[str, Predictive], num_classes: int) -> dict[str, Any]:
+    """Shares of the inputs of each set in bins of entropy and of mutual information."""
+    edges = np.linspace(0, np.log(num_classes), _NUM_BINS + 1)
+
+    def shares(values: np.ndarray) -> list[float]:
+        # Rounding may take the entropy of a uniform distribution past the last edge.
+        return (np.histogram(values.clip(max=edges[-1]), edges)[0] / len(values)).tolist()
+
+    return {
+        "edges": edges.tolist(),
+        "entropy": {label: shares(p.entropy) for label, p in predictives.items()},
+        "mutual information": {
+            label: shares(p.mutual_information) for label, p in predictives.items()
+        },
+    }
+
+
+def _thinned(curve: RiskCoverage) -> RiskCoverage:
+    last = len(curve.coverage) - 1
+    index = np.unique(np.linspace(0, last, _NUM_POINTS).round().astype(int))
+    return RiskCoverage(curve.coverage[index], curve.risk[index])
+
+
+def _lists(curve: Reliability | RiskCoverage) -> dict[str, list[float]]:
+    return {name: column.tolist() for name, column in curve._asdict().items()}
 
 
 class _Record:
@@ -301,13 +372,11 @@ class _Record:
             **environment(),
             "methods": {},
         }
-        self.metrics: dict[str, Any] = {"methods": {}}
+        self.metrics: dict[str, Any] = {"methods": {}, "failures": {}}
         self._tree = xr.DataTree()
         self._write_json()
 
-    def add(
-        self, result: MethodResult, target: LogDensity, probes: Mapping[str, np.ndarray]
-    ) -> None:
+    def add(self, result: MethodResult) -> None:
         name, draws = result.method, result.draws
         self._run["methods"][name] = {
             "status": "finished",
@@ -318,7 +387,7 @@ class _Record:
         }
         self.metrics["methods"][name] = result.metrics
         self._write_json()
-        self._tree[name] = draws.to_datatree(target, probes)
+        self._tree[name] = result.tree
         with written_atomically(self._directory / "draws.nc") as path:
             self._tree.to_netcdf(path, engine="h5netcdf")
 
@@ -327,6 +396,10 @@ class _Record:
             "status": "diverged",
             "settings": method.settings,
             "reason": reason,
+        }
+        self.metrics["failures"][name] = {
+            "label": method.label,
+            "verdict": diverged(reason).to_dict(),
         }
         self._write_json()
 
@@ -339,9 +412,7 @@ class _Record:
         write_json(self._directory / "metrics.json", self.metrics)
 
 
-def _write_figures(
-    directory: Path, preset: Preset, results: list[MethodResult], test: Dataset
-) -> None:
+def _write_figures(directory: Path, results: list[MethodResult], test: Dataset) -> None:
     from probbnn.report import figures
 
     folder = directory / "figures"
@@ -350,7 +421,7 @@ def _write_figures(
         return
     on_test = {}
     for result in results:
-        kind = preset.predictive if result.predictives["test"].num_draws > 1 else "plug_in"
+        kind = result.metrics["predictive"]
         on_test[result.label] = getattr(
             result.predictives["test"], {**_PLUG_IN, **_PREDICTIVES}[kind]
         )
@@ -360,15 +431,20 @@ def _write_figures(
                 evaluations[kind].thresholds, f"{result.label} ({kind.replace('_', ' ')}): {label}"
             )
             figures.save(figure, folder / f"acc-vs-conf-{result.label}{suffix}")
-        entropies = {label: p.entropy for label, p in result.predictives.items()}
-        figure = figures.entropy_figure(entropies, len(test.classes), result.label)
+        figure = figures.uncertainty_figure(result.metrics["uncertainty"], result.label)
         figures.save(figure, folder / f"entropy-{result.label}")
     curves = {label: reliability(p, test.labels) for label, p in on_test.items()}
     figures.save(figures.reliability_figure(curves), folder / "reliability")
     risks = {label: risk_coverage(p, test.labels) for label, p in on_test.items()}
     figures.save(figures.risk_coverage_figure(risks), folder / "risk-coverage")
-    traces = {result.label: result.draws.trace["logdensity"] for result in results}
-    figures.save(figures.trace_figure(traces, "Log density"), folder / "log-density")
+    # What is fitted has no log density along the way.
+    traces = {
+        result.label: result.draws.trace["logdensity"]
+        for result in results
+        if "logdensity" in result.draws.trace
+    }
+    if traces:
+        figures.save(figures.trace_figure(traces, "Log density"), folder / "log-density")
 
 
 def _describe(name: str, method: MethodRun) -> str:

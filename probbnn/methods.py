@@ -59,6 +59,11 @@ class Method:
     )
 
     @property
+    def is_markov_chain(self) -> bool:
+        """Whether its draws are the steps of a Markov chain, which can fail to converge."""
+        return self.family in ("SG-MCMC", "MCMC")
+
+    @property
     def defaults(self) -> dict[str, Any]:
         """The method's settings with their default values."""
         parameters = inspect.signature(self.builder).parameters.values()

@@ -10,7 +10,7 @@ of them works whatever ``subsample_size`` was written.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,6 @@ from probbnn.errors import InputError
 from probbnn.target import Minibatch, Target
 
 __all__ = ["NumPyroTarget", "from_numpyro"]
-
-# How far the same row's log likelihood may lie apart in two minibatches: rounding, and no more.
-_ROUNDING = {"rtol": 1e-2, "atol": 1e-3}
 
 
 def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> "NumPyroTarget":
@@ -84,7 +81,7 @@ class NumPyroTarget(Target):
         targets: the same.
         data_size: N, the size of the data plate.
         plate: its name.
-        sites: names of what is sampled, the keys of a position.
+        sites: names of the sites that are sampled, the keys of a position.
 
     Raises:
         InputError: as `from_numpyro`.
@@ -97,10 +94,11 @@ class NumPyroTarget(Target):
             raise InputError(f"model is a {type(model).__name__}; give a NumPyro model, a function")
         self._model = model
         self._args, self._kwargs = jax.tree.map(_on_device, (args, dict(kwargs)))
-        survey = _survey(model, self._args, self._kwargs)
-        self.plate = _data_plate(survey)
-        self.sites = _sampled_sites(survey, self.plate)
-        indices = jnp.arange(survey.plates[self.plate][0], dtype=jnp.int32)
+        sites = _survey(model, self._args, self._kwargs)
+        self.plate = _data_plate(sites)
+        self.sites = _sampled_sites(sites, self.plate)
+        data_size, _ = sites[self.plate]["args"]
+        indices = jnp.arange(data_size, dtype=jnp.int32)
         super().__init__(indices, indices)
         self._check_lengths()
         self._check_rows()
@@ -108,9 +106,9 @@ class NumPyroTarget(Target):
     def init(self, rng_key: jax.Array) -> dict[str, jax.Array]:
         """A position drawn from the prior.
 
-        Draws of the prior are spread at least as wide as the posterior, which is what comparing
-        chains with each other needs, and on the scale of each site; NumPyro's own uniform(−2, 2)
-        is neither. Sites with an improper prior start there nevertheless.
+        Draws of the prior are on the scale of each site and mostly spread wider than the posterior,
+        which is what comparing chains with each other needs; NumPyro's own uniform(−2, 2) knows no
+        scale. Sites with an improper prior start there nevertheless.
         """
         seeded = handlers.seed(self._outside(self._few), rng_key)
         trace = self._trace(handlers.substitute(seeded, substitute_fn=init_to_sample()))
@@ -133,7 +131,7 @@ class NumPyroTarget(Target):
         if indices.ndim != 1 or not jnp.issubdtype(indices.dtype, jnp.integer):
             raise InputError(
                 f"the minibatch's inputs are {indices.dtype} of shape {indices.shape}; for a "
-                f"NumPyro model they are the indices of rows, integers of shape (b,)"
+                "NumPyro model they are the indices of rows, integers of shape (b,)"
             )
         if mask is not None:
             # What does not count repeats what does, and so brings no NaN into the gradient.
@@ -250,18 +248,27 @@ class NumPyroTarget(Target):
         """Rows of right lengths may still be the wrong ones, or depend on each other."""
         if self.data_size < 3:
             return
-        position = self.init(jax.random.key(0))
-        first, middle, last = self.inputs[jnp.array([0, self.data_size // 2, -1])]
-        one, other = jnp.stack([first, last]), jnp.stack([last, middle])
-        alike = self._loglikelihoods(position, one)[1], self._loglikelihoods(position, other)[0]
-        if not np.allclose(*alike, **_ROUNDING, equal_nan=True):
+        last = self.data_size - 1
+
+        @jax.jit
+        def values(position: Any, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+            row = self._loglikelihoods(position, rows)[jnp.argmax(rows == last)]
+            return row, self._logprior(position, rows)
+
+        # Of two lengths, since a sum over the minibatch may not depend much on its rows.
+        minibatches = [0, last], [last, last // 2, 0][: self.data_size - 1]
+        position = jax.jit(self.init)(jax.random.key(0))
+        with jax.default_matmul_precision("highest"):
+            pairs = (values(position, jnp.array(rows)) for rows in minibatches)
+            loglikelihoods, logpriors = zip(*pairs, strict=True)
+        if not _are_alike(*loglikelihoods):
             raise InputError(
-                f"the log likelihood of row {last} of plate '{self.plate}' is {alike[0]:.6g} or "
-                f"{alike[1]:.6g}, depending on the minibatch; each row's must depend on that row "
-                "alone: index the data with the plate's indices, and use no statistics of the batch"
+                f"the log likelihood of row {last} of plate '{self.plate}' is "
+                f"{loglikelihoods[0]:.6g} or {loglikelihoods[1]:.6g}, depending on the minibatch; "
+                "it must depend on that row alone: index the data with the plate's indices, and "
+                "mix no rows of a minibatch"
             )
-        priors = self._logprior(position, one), self._logprior(position, other)
-        if not np.allclose(*priors, **_ROUNDING, equal_nan=True):
+        if not _are_alike(*logpriors):
             raise InputError(
                 f"the sites outside plate '{self.plate}' depend on its indices; what is computed "
                 "from rows of the data belongs inside it"
@@ -283,33 +290,17 @@ class _Rows(Messenger):
             msg["args"] = (msg["args"][0], len(self.indices))
 
 
-class _Survey(NamedTuple):
-    """What a model is made of.
-
-    Attributes:
-        plates: ``(size, subsample_size or None)`` of each plate.
-        sites: its NumPyro trace, with abstract values.
-    """
-
-    plates: dict[str, tuple[int, int | None]]
-    sites: dict[str, Any]
-
-    def latent(self) -> list[str]:
-        """Names of the sites that are sampled."""
-        return [name for name, site in self.sites.items() if _is_latent(site)]
+_Sites = dict[str, Any]  # a NumPyro trace
 
 
-def _survey(model: Callable[..., Any], args: Any, kwargs: Any) -> _Survey:
-    survey = _Survey({}, {})
-
-    # Not from the trace, which has one entry where a plate and a site share a name.
-    def record(site: dict[str, Any]) -> None:
-        if site["type"] == "plate":
-            survey.plates[site["name"]] = site["args"]
+def _survey(model: Callable[..., Any], args: Any, kwargs: Any) -> _Sites:
+    """The sites of the model as it was written, with abstract values."""
+    sites: _Sites = {}
 
     def run(rng_key: jax.Array) -> None:
-        recorded = handlers.substitute(handlers.seed(model, rng_key), substitute_fn=record)
-        survey.sites.update(handlers.trace(recorded).get_trace(*args, **kwargs))
+        seeded = handlers.seed(model, rng_key)
+        started = handlers.substitute(seeded, substitute_fn=init_to_sample())
+        sites.update(handlers.trace(started).get_trace(*args, **kwargs))
 
     try:
         jax.eval_shape(run, jax.random.key(0))
@@ -317,19 +308,19 @@ def _survey(model: Callable[..., Any], args: Any, kwargs: Any) -> _Survey:
         raise InputError(
             f"the NumPyro model cannot be run under JAX on the given arguments: {_reason(error)}"
         ) from error
-    return survey
+    return sites
 
 
-def _data_plate(survey: _Survey) -> str:
+def _data_plate(sites: _Sites) -> str:
     """The plate over the data: the subsampled one, or the only one that it can be."""
-    sites = survey.sites.values()
-    subsampled = [name for name, (size, part) in survey.plates.items() if part not in (None, size)]
-    declared = [name for name, (_, part) in survey.plates.items() if part is not None]
+    plates = {name: site["args"] for name, site in sites.items() if site["type"] == "plate"}
+    subsampled = [name for name, (size, part) in plates.items() if part not in (None, size)]
+    declared = [name for name, (_, part) in plates.items() if part is not None]
     possible = [
         name
-        for name in survey.plates
-        if any(_is_observed(site) and _is_in(site, name) for site in sites)
-        and not any(_is_latent(site) and _is_in(site, name) for site in sites)
+        for name in plates
+        if any(_is_observed(site) and _is_in(site, name) for site in sites.values())
+        and not any(_is_latent(site) and _is_in(site, name) for site in sites.values())
     ]
     found = next(filter(None, (subsampled, declared, possible)), [])
     if len(found) == 1:
@@ -339,16 +330,16 @@ def _data_plate(survey: _Survey) -> str:
             f"plates {_quoted(found)} could all be the one over the data; exactly one is expected: "
             "give that one a subsample_size, and none to the others"
         )
-    plates = f"only {_quoted(survey.plates)}, with latent sites in it" if survey.plates else "none"
+    others = f"only {_quoted(plates)}, not with observed sites alone" if plates else "none"
     raise InputError(
-        f"the model has no plate over its data ({plates}); put the observed sites into "
+        f"the model has no plate over its data ({others}); put the observed sites into "
         "numpyro.plate(name, N, subsample_size=b), and what is sampled outside of it"
     )
 
 
-def _sampled_sites(survey: _Survey, plate: str) -> list[str]:
+def _sampled_sites(sites: _Sites, plate: str) -> list[str]:
     """Names of the latent sites, if they and the rest of the model fit."""
-    sites, latent = survey.sites, survey.latent()
+    latent = [name for name, site in sites.items() if _is_latent(site)]
     inside = [name for name in latent if _is_in(sites[name], plate)]
     if inside:
         raise InputError(
@@ -394,6 +385,11 @@ def _is_observed(site: Mapping[str, Any]) -> bool:
 
 def _is_in(site: Mapping[str, Any], plate: str) -> bool:
     return any(frame.name == plate for frame in site.get("cond_indep_stack", ()))
+
+
+def _are_alike(one: jax.Array, other: jax.Array) -> bool:
+    """Whether two numbers are the same up to rounding, even that of a bfloat16 network."""
+    return np.allclose(one, other, rtol=1e-2, atol=1e-2, equal_nan=True)
 
 
 def _on_device(leaf: Any) -> Any:

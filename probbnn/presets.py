@@ -217,11 +217,15 @@ COMPARISONS: dict[str, Preset] = {
                 "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
                 "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
                 "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 4_000, 0.25, 500),
-                "sgnht": MethodRun("SGNHT, BlackJAX", 4, 40_000, 0.25, 500),
-                "nuts": MethodRun("NUTS, BlackJAX", 4, 800, 300 / 800, 500),
-                "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 800, 300 / 800, 500),
+                "sgnht": MethodRun(
+                    "SGNHT, BlackJAX", 4, 40_000, 0.25, 500, {"step_size": 4e-3, "alpha": 10.0}
+                ),
+                "nuts": MethodRun("NUTS, BlackJAX", 4, 1_500, 0.2, 1_200),
+                "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_500, 0.2, 1_200),
                 "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
-                "hmcecs": MethodRun("HMCECS, NumPyro", 4, 300, 0.5, 150),
+                "hmcecs": MethodRun(
+                    "HMCECS, NumPyro", 4, 300, 0.5, 150, {"num_blocks": 100, "max_tree_depth": 8}
+                ),
                 "svi": MethodRun(
                     "SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
                 ),
@@ -253,11 +257,15 @@ COMPARISONS: dict[str, Preset] = {
                 "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
                 "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
                 "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 4_000, 0.25, 500),
-                "sgnht": MethodRun("SGNHT, BlackJAX", 4, 40_000, 0.25, 500),
+                "sgnht": MethodRun(
+                    "SGNHT, BlackJAX", 4, 40_000, 0.25, 500, {"step_size": 4e-3, "alpha": 10.0}
+                ),
                 "nuts": MethodRun("NUTS, BlackJAX", 4, 1_000, 0.5, 500),
                 "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_000, 0.5, 500),
                 "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
-                "hmcecs": MethodRun("HMCECS, NumPyro", 4, 600, 0.5, 300),
+                "hmcecs": MethodRun(
+                    "HMCECS, NumPyro", 4, 600, 0.5, 300, {"num_blocks": 57, "max_tree_depth": 8}
+                ),
                 "svi": MethodRun(
                     "SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
                 ),

@@ -7,7 +7,12 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-__all__ = ["in_distribution_table", "out_of_distribution_table", "temperature_lines"]
+__all__ = [
+    "in_distribution_table",
+    "out_of_distribution_table",
+    "temperature_lines",
+    "verdict_lines",
+]
 
 # The threshold of the notebook's claims.
 _THRESHOLD = 0.6
@@ -66,6 +71,15 @@ def temperature_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
     for m in metrics["methods"].values():
         if m["temperature_meters"] is not None:
             yield f"{m['label']}: {m['temperature_meters']['verdict']}"
+
+
+def verdict_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
+    """Did it converge, and what to do if not: one line for each method that samples."""
+    for m in [*metrics["methods"].values(), *metrics["failures"].values()]:
+        verdict = m["verdict"]
+        if verdict is not None:
+            why = f" ({verdict['cause']})" if verdict["cause"] else ""
+            yield f"{m['label']}: {verdict['label']}{why}; next: {verdict['next_step']}"
 
 
 def _table(title: str, *first_columns: str) -> Table:

@@ -1,0 +1,92 @@
+"""The report: run directories in, one page out, as HTML and as Markdown.
+
+What a directory lacks, because the run was interrupted, failed or is older than the report, is said
+in the place where it would have been.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from probbnn.errors import InputError
+from probbnn.report import facts
+from probbnn.report.images import images
+from probbnn.report.pictures import pictures
+from probbnn.report.recorded import Run, collect
+from probbnn.rundir import written_atomically
+
+__all__ = ["write_report"]
+
+
+def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
+    """Write the report of one run, or of several side by side, as HTML and as Markdown.
+
+    Args:
+        directories: run directories, as `probbnn.experiment.run` writes them.
+        out: an ``.html`` file; the Markdown is written beside it as ``.md``. Default:
+            ``report.html`` in the first directory.
+
+    Returns:
+        The HTML file.
+
+    Raises:
+        InputError: if a directory holds no run, or the files cannot be written.
+    """
+    out = Path(directories[0]) / "report.html" if out is None else Path(out)
+    if out.suffix != ".html":
+        raise InputError(f"the report cannot be called {out.name}; give a name that ends in .html")
+    alone = len(directories) == 1
+    content = _content([collect(Path(directory), alone=alone) for directory in directories])
+    try:
+        for path, render in ((out, _html), (out.with_suffix(".md"), _markdown)):
+            with written_atomically(path) as beside:
+                beside.write_text(render(content), encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"the report {out} cannot be written ({error.strerror}); choose another with --out"
+        ) from error
+    return out
+
+
+def _content(runs: Sequence[Run]) -> dict[str, Any]:
+    return {
+        "title": " and ".join(run.name for run in runs),
+        "headline": facts.headline(runs),
+        "runs": [facts.run_facts(run) for run in runs],
+        "settings": facts.settings_table(runs),
+        "metrics": facts.metrics_table(runs),
+        "detection": facts.detection_table(runs),
+        "temperature": facts.temperature_table(runs),
+        "cost": facts.cost_table(runs),
+        "diagnostics": facts.diagnostics(runs),
+        "pictures": pictures(runs),
+        "images": [found for run in runs for found in images(run)],
+    }
+
+
+def _html(content: Mapping[str, Any]) -> str:
+    return _render("page.html.jinja", content, autoescape=True)
+
+
+def _markdown(content: Mapping[str, Any]) -> str:
+    # Whatever the template puts in is text, as autoescape has it for HTML.
+    return _render("page.md.jinja", content, finalize=_escaped)
+
+
+def _render(template: str, content: Mapping[str, Any], **options: Any) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("probbnn", "report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **options,
+    )
+    return environment.get_template(template).render(content)
+
+
+def _escaped(value: Any) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))
