@@ -409,7 +409,9 @@ def _write_report(
             name: cast(Predictive, run.predictives["test"]).probs for name, run in runs.items()
         }
         drawn["reliability"] = page.reliability_figure(
-            content, {name: reliability(p, labels) for name, p in probs.items()}
+            # Equal masses: fifteen curves with nearly empty bins cannot be told apart.
+            content,
+            {name: reliability(p, labels, 10, "equal_mass") for name, p in probs.items()},
         )
         drawn["accuracy-vs-confidence"] = page.accuracy_figure(
             content, {name: accuracy_vs_confidence(p, labels) for name, p in probs.items()}

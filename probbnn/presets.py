@@ -256,12 +256,14 @@ COMPARISONS: dict[str, Preset] = {
                 "sgld": MethodRun("SGLD", 4, 40_000, 0.25, 500, {"step_size": 2e-4}),
                 "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
                 "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
-                "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 4_000, 0.25, 500),
+                "blackjax_sghmc": MethodRun(
+                    "SGHMC, BlackJAX", 4, 4_000, 0.25, 500, {"step_size": 2e-3}
+                ),
                 "sgnht": MethodRun(
                     "SGNHT, BlackJAX", 4, 40_000, 0.25, 500, {"step_size": 4e-3, "alpha": 10.0}
                 ),
-                "nuts": MethodRun("NUTS, BlackJAX", 4, 1_000, 0.5, 500),
-                "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_000, 0.5, 500),
+                "nuts": MethodRun("NUTS, BlackJAX", 4, 1_500, 1 / 3, 1_000),
+                "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_500, 1 / 3, 1_000),
                 "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
                 "hmcecs": MethodRun(
                     "HMCECS, NumPyro", 4, 600, 0.5, 300, {"num_blocks": 57, "max_tree_depth": 8}

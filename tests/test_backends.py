@@ -11,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import probbnn as pb
 from probbnn.backends.optax import optimizer
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def position(target):

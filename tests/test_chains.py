@@ -15,6 +15,8 @@ from probbnn import chains
 from probbnn.backends.optax import optimizer
 from probbnn.chains import DivergenceError, run_chains
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 DATA = jnp.arange(23.0)
 
 

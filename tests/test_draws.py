@@ -12,6 +12,8 @@ from numpyro import distributions as dist
 import probbnn as pb
 from probbnn.leaves import layers, leaf_names
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def probes(classes):

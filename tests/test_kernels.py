@@ -19,6 +19,8 @@ from probbnn.backends import blackjax
 from probbnn.backends.optax import optimizer
 from probbnn.kernels.noise import normal_like
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FACTORIES = {
     "sgld": pb.sgld,
     "psgld": pb.psgld,

@@ -17,6 +17,8 @@ import probbnn as pb
 from probbnn import minibatch
 from probbnn import target as target_module
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CLOSE = partial(assert_allclose, rtol=2e-5, atol=2e-5)
 
 

@@ -10,6 +10,8 @@ from scipy.stats import entropy
 import probbnn as pb
 from probbnn import predictive
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 @pytest.fixture(scope="module")
 def inputs():

@@ -24,6 +24,8 @@ import probbnn as pb
 from probbnn import data, predictive
 from probbnn import metrics as m
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CLOSE = partial(assert_allclose, rtol=2e-5, atol=2e-5)
 
 LINEAR = (lambda key, x: jnp.zeros(NUM_INPUTS), lambda theta, x: x @ theta)

@@ -18,6 +18,8 @@ from probbnn.errors import InputError
 from probbnn.report import figures, tables
 from probbnn.report.page import write_report
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "a|b\n# `c` [d](e) $x^"]
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -12,6 +12,8 @@ from numpy.testing import assert_array_equal
 import probbnn as pb
 from probbnn.methods import find_method
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 # Those that take steps on minibatches; tests/test_samplers.py has the others.
 KERNELS = [n for n, m in pb.METHODS.items() if m.family in ("optimisation", "SG-MCMC")]
 SHORT = {"num_steps": 6, "batch_size": 5, "progress": False}

@@ -147,7 +147,11 @@ def reliability_figure(content: _Row, curves: Mapping[str, Reliability]) -> Figu
     axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
     for name, style in _styles(content).items():
         axes.plot(curves[name].confidence, curves[name].accuracy, ms=5, lw=1, **style)
-    axes.set(xlabel="confidence", ylabel="accuracy", title="Reliability, test set")
+    axes.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        title="Reliability, test set (equal numbers in bins)",
+    )
     axes.grid(alpha=0.3)
     _legend(figure, axes)
     return figure
