@@ -25,6 +25,12 @@ def python(code, **options):
     )
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """Leaves out the page at the end of a run, which takes seconds; tests/test_report.py reads it."""
+    monkeypatch.setattr("probbnn.report.page.write_report", lambda directories: None)
+
+
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
     """A short run of the digits preset, through a real process, and what it printed."""
@@ -99,6 +105,7 @@ def test_terminal_tables(finished_run):
     assert "psgld: not converged (the run is too short); next: " in printed
 
 
+@pytest.mark.usefixtures("no_report")
 def test_same_seed_same_numbers(finished_run, tmp_path, capsys):
     out, _ = finished_run
     again = tmp_path / "again"
@@ -170,6 +177,7 @@ def test_an_empty_directory_of_the_users_stays(tmp_path, capsys):
     assert tmp_path.is_dir()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_labels_of_a_run_are_its_own(tmp_path):
     """The notebook calls its pSGLD "sgld"; BlackJAX's SGLD beside it needs another label."""
     arguments = cli._parser().parse_args(["run", "notebook", "--method", "psgld,sgld"])
@@ -188,6 +196,7 @@ def test_missing_data_without_network(tmp_path, capsys, monkeypatch):
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("no_report")
 def test_a_diverging_method_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
     digits = presets.PRESETS["digits"]
     wild = replace(digits.methods["sgld"], settings={"step_size": 1e6})

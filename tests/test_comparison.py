@@ -216,6 +216,7 @@ def test_one_method_that_fails_is_a_row(tmp_path, monkeypatch):
     assert "second line" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proof")
 def test_divergence_is_a_row(tmp_path):
     wild = {"sgld": MethodRun("SGLD", 2, 60, 0.5, 20, {"step_size": 1e6})}

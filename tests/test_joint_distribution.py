@@ -208,7 +208,7 @@ def slow(*case):
 @pytest.mark.parametrize(
     ("name", "method", "replicas"),
     [
-        ("regression", "sgld", 4_000),
+        slow("regression", "sgld", 4_000),
         ("regression", "psgld", 4_000),
         ("regression", "sghmc", 4_000),
         slow("regression", "sghmc with rms", 4_000),

@@ -305,8 +305,8 @@ def mcmc(gaussian):
 
     starts = jax.vmap(gaussian.init)(jax.random.split(jax.random.key(0)))
     mcmc = MCMC(
-        NUTS(model, max_tree_depth=4),
-        num_warmup=30,
+        NUTS(model, max_tree_depth=3),
+        num_warmup=10,
         num_samples=20,
         num_chains=2,
         chain_method="sequential",

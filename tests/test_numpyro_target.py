@@ -143,8 +143,13 @@ ARGS = {
 }
 
 
+# Those that take long to compile.
+LONG = (several_observed, linen_network, nnx_network)
+
+
 def models(*some):
-    return pytest.mark.parametrize("model", some, ids=lambda model: model.__name__)
+    cases = [pytest.param(m, marks=pytest.mark.slow) if m in LONG else m for m in some]
+    return pytest.mark.parametrize("model", cases, ids=lambda model: model.__name__)
 
 
 def on_device(args):
@@ -455,6 +460,7 @@ def test_blackjax_nuts_takes_the_steps_of_numpyros_potential():
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), ours, start)))
 
 
+@pytest.mark.slow
 def test_the_model_still_runs_in_numpyros_own_samplers():
     pb.from_numpyro(regression, X, Y, 7)
     mcmc = MCMC(HMCECS(NUTS(regression)), num_warmup=2, num_samples=2, progress_bar=False)

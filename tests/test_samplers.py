@@ -85,6 +85,15 @@ LAWS = {
 }
 
 
+# Half of the methods take long, and keep their turn for `pytest -m slow`.
+BY_NAME = [
+    pytest.param(name, marks=pytest.mark.slow)
+    if name in ("mclmc", "hmcecs", "svi", "laplace_diagonal")
+    else name
+    for name in LAWS
+]
+
+
 @cache
 def run(name, thinning=None):
     """Chains that all start at 0, thinned where a test says so."""
@@ -123,7 +132,7 @@ def test_the_registry_has_no_other_whole_chain_method():
     assert set(pb.METHODS) - kernels == {*MCMC, *FITS} == set(LAWS)
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_means_and_covariances_are_those_of_the_closed_form(name):
     law, tolerance, allowance = LAWS[name]
     draws = run(name)
@@ -133,7 +142,7 @@ def test_means_and_covariances_are_those_of_the_closed_form(name):
     assert draws.temperature == 1.0
 
 
-@pytest.mark.parametrize("name", [*NUTS, "mclmc", *FITS])
+@pytest.mark.parametrize("name", [*NUTS, "svi_low_rank", "laplace"])
 def test_the_log_density_beside_a_draw_is_its_own(name):
     draws = run(name)
     exact = jax.jit(jax.vmap(TARGET.logdensity_fn))(draws.positions[:, -1])
@@ -200,7 +209,7 @@ def test_a_saddle_has_no_laplace_approximation():
 # Keys, chains, thinning, starts
 
 
-@pytest.mark.parametrize("name", LAWS)
+@pytest.mark.parametrize("name", BY_NAME)
 def test_every_chain_has_its_own_randomness(name):
     """All start at the same place."""
     positions = run(name).positions
@@ -210,7 +219,7 @@ def test_every_chain_has_its_own_randomness(name):
 
 
 @pytest.mark.parametrize(
-    "name", [*NUTS, *(pytest.param(name, marks=pytest.mark.slow) for name in ("mclmc", "hmcecs"))]
+    "name", ["nuts", *(pytest.param(n, marks=pytest.mark.slow) for n in MCMC if n != "nuts")]
 )
 def test_thinning_keeps_every_third_draw_of_the_same_chain(name):
     """Which is only so if the same key gives the same chain."""

@@ -219,6 +219,7 @@ def test_a_batch_of_ten(digits):
     assert verdict.cause == "the minibatch noise is too large for this step size"
 
 
+@pytest.mark.slow
 def test_chains_that_share_their_minibatches(digits):
     _, _, verdict = run(digits, num_steps=400, shared_minibatches=True)
     assert verdict.label == "not converged"
