@@ -27,7 +27,7 @@ def python(code, **options):
 
 @pytest.fixture
 def no_report(monkeypatch):
-    """Leaves out the page at the end of a run, which takes seconds; tests/test_report.py reads it."""
+    """Leaves out the page at the end of a run, which tests/test_report.py looks at."""
     monkeypatch.setattr("probbnn.report.page.write_report", lambda directories: None)
 
 
