@@ -105,6 +105,7 @@ def test_terminal_tables(finished_run):
     assert "psgld: not converged (the run is too short); next: " in printed
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_report")
 def test_same_seed_same_numbers(finished_run, tmp_path, capsys):
     out, _ = finished_run

@@ -107,6 +107,7 @@ def no_proof(monkeypatch):
     monkeypatch.setattr(comparison, "check_equality", lambda *_, **__: found)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proof")
 def test_methods_start_at_the_same_positions(monkeypatch, tmp_path):
     starts = {}
@@ -179,6 +180,7 @@ def test_page_and_figures(digits):
 _FIGURES = ("quality-against-cost", "reliability", "accuracy-vs-confidence", "detection")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proof")
 def test_regression(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "_FOLDERS", (kept,))
@@ -189,6 +191,7 @@ def test_regression(kept, tmp_path, monkeypatch):
     assert "RMSE" in (tmp_path / "comparison.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_proof")
 def test_without_a_reference_for_this_density_there_is_no_fidelity(kept, tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "_FOLDERS", (kept,))

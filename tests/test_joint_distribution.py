@@ -209,7 +209,7 @@ def slow(*case):
     ("name", "method", "replicas"),
     [
         slow("regression", "sgld", 4_000),
-        ("regression", "psgld", 4_000),
+        slow("regression", "psgld", 4_000),
         ("regression", "sghmc", 4_000),
         slow("regression", "sghmc with rms", 4_000),
         slow("regression", "psgld with exact gamma", 2_000),

@@ -10,6 +10,7 @@ DATA = Path(os.environ.get("TFDS_DATA_DIR", ROOT.parent / "shared" / "tensorflow
 NOTEBOOK = ROOT / "notebooks" / "mnist_psgld.ipynb"
 
 
+@pytest.mark.slow
 def test_short_version_runs(monkeypatch):
     if not (DATA / "mnist").is_dir():
         pytest.skip(f"no prepared MNIST in {DATA}; set TFDS_DATA_DIR")

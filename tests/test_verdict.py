@@ -248,6 +248,7 @@ def regression_1000():
     return target, {"in": x[:10], "out": 10 * x[:10]}
 
 
+@pytest.mark.slow
 def test_a_regression_that_has_converged(regression_1000):
     _, _, verdict = run(
         regression_1000,
