@@ -21,7 +21,7 @@ import numpy as np
 from _results import fill, markdown_table, write
 
 import probbnn as pb
-from probbnn import models
+from probbnn import metrics, models
 from probbnn.presets import find_preset
 
 _ROOT = Path(__file__).parents[1]
@@ -233,8 +233,8 @@ def digits() -> tuple[list[dict[str, Any]], str]:
     for label, draws in runs.items():
         probs = pb.predict(target, draws, test.images).probs
         reference = probs if reference is None else reference
-        agreement = (probs.argmax(axis=1) == reference.argmax(axis=1)).mean()
-        variation = 0.5 * np.abs(probs - reference).sum(axis=1).mean()
+        agreement = metrics.agreement(probs, reference)
+        variation = metrics.total_variation(probs, reference)
         found = pb.measure_temperature(jax.random.key(3), target, draws)
         evaluation = pb.evaluate(probs, test.labels)
         content.append(

@@ -29,7 +29,6 @@ from probbnn.data import Dataset, Regression
 from probbnn.diagnostics import measure_temperature, ranks
 from probbnn.draws import Draws
 from probbnn.equality import MismatchError, check_equality
-from probbnn.errors import InputError
 from probbnn.methods import METHODS
 from probbnn.metrics import (
     accuracy_vs_confidence,
@@ -46,9 +45,9 @@ from probbnn.predictive import (
     predict,
 )
 from probbnn.presets import MethodRun, Preset
-from probbnn.problem import Problem, prepare, sample_method
+from probbnn.problem import Problem, begin, sample_method
 from probbnn.reference import Reference, as_arrays, fidelity, find_reference, predictions
-from probbnn.rundir import claim, environment, write_json
+from probbnn.rundir import environment, write_json
 
 __all__ = ["ComparisonResult", "compare", "convergence_of"]
 
@@ -107,16 +106,7 @@ def compare(
         MismatchError: if the backends do not see the same density. Nothing is compared then.
     """
     started = time.perf_counter()
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
-    directory = Path(directory)
-    is_new = claim(directory)
-    try:
-        problem = prepare(preset, data_dir, progress=progress)
-    except InputError:
-        if is_new:
-            directory.rmdir()
-        raise
+    directory, problem = begin(preset, directory, seed, data_dir, progress=progress)
     equality_key, start_key, sample_key = jax.random.split(jax.random.key(seed), 3)
     reference = find_reference(preset, problem)
     content: dict[str, Any] = {

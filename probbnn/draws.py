@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from probbnn.logdensity import LogDensity
     from probbnn.target import Target
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "random_subset"]
 
 # What `Draws.to_datatree` keeps at most, so that the tree stays small for any network and data.
 _NUM_WEIGHTS = 32
@@ -172,7 +172,7 @@ def _parameters(positions: Any) -> _Variables:
     )
     norms = [np.sqrt(squares[index].sum(axis=0)) for index in members.values()]
     offsets = np.cumsum([0, *(leaf[0, 0].size for leaf in leaves)])
-    chosen = _some(int(offsets[-1]), _NUM_WEIGHTS)
+    chosen = random_subset(int(offsets[-1]), _NUM_WEIGHTS)
     weights, labels = [], []
     for number, which in zip(chosen, np.searchsorted(offsets, chosen, "right") - 1, strict=True):
         index = np.unravel_index(number - offsets[which], leaves[which].shape[2:])
@@ -219,7 +219,7 @@ def _training(target: "Target", draws: Draws) -> tuple[_Variables, _Variables]:
     """Log likelihood of some training examples, and their targets."""
     from probbnn.predictive import loglikelihoods
 
-    index = _some(target.data_size, _NUM_EXAMPLES)
+    index = random_subset(target.data_size, _NUM_EXAMPLES)
     inputs, targets = target.inputs[index], target.targets[index]
     examples = {"example": ("example", index)}
     values = loglikelihoods(target, draws, inputs, targets)
@@ -263,7 +263,7 @@ def _at_held_out(
     from probbnn.predictive import loglikelihoods
 
     inputs, targets = arrays_of(held_out)
-    index = _some(len(inputs), _NUM_EXAMPLES)
+    index = random_subset(len(inputs), _NUM_EXAMPLES)
     inputs, targets = target.check_inputs(inputs[index]), targets[index]
     target.likelihood.check(target.output_shape, targets)
     examples = {"example": ("example", index)}
@@ -303,6 +303,6 @@ def _dims(first: str, array: Any) -> tuple[str, ...]:
     return (first, *(f"axis_{i}" for i in range(1, array.ndim)))
 
 
-def _some(size: int, number: int) -> np.ndarray:
+def random_subset(size: int, number: int) -> np.ndarray:
     """At most ``number`` of the indices below ``size``, random and always the same."""
     return np.sort(np.random.default_rng(0).choice(size, min(size, number), replace=False))

@@ -30,7 +30,6 @@ from probbnn.diagnostics import (
     measure_temperature,
 )
 from probbnn.draws import Draws
-from probbnn.errors import InputError
 from probbnn.kernels.base import Kernel
 from probbnn.logdensity import LogDensity
 from probbnn.methods import find_method
@@ -46,8 +45,8 @@ from probbnn.metrics import (
 )
 from probbnn.predictive import Predictive, predict
 from probbnn.presets import MethodRun, Preset
-from probbnn.problem import check_method, prepare, sample_method
-from probbnn.rundir import claim, environment, write_json, written_atomically
+from probbnn.problem import begin, check_method, sample_method
+from probbnn.rundir import environment, write_json, written_atomically
 
 if TYPE_CHECKING:
     import xarray
@@ -137,16 +136,7 @@ def run(
             settings do not fit. Nothing has been computed then, and nothing is left behind.
     """
     started = time.perf_counter()
-    if not 0 <= seed < 2**32:
-        raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
-    directory = Path(directory)
-    is_new = claim(directory)
-    try:
-        problem = prepare(preset, data_dir, progress=progress)
-    except InputError:
-        if is_new:
-            directory.rmdir()
-        raise
+    directory, problem = begin(preset, directory, seed, data_dir, progress=progress)
     target = problem.target
     # The presets' networks are classifiers.
     train, test = cast(Dataset, problem.train), cast(Dataset, problem.test)

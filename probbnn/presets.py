@@ -200,6 +200,33 @@ PRESETS: dict[str, Preset] = {
     )
 }
 
+# Every method, on a target whose full-data gradient is cheap.
+_SMALL = {
+    "map": MethodRun("MAP", 1, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
+    "ensemble": MethodRun("deep ensemble", 10, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
+    "sgld": MethodRun("SGLD", 4, 40_000, 0.25, 500, {"step_size": 2e-4}),
+    "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
+    "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
+    "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 4_000, 0.25, 500),
+    "sgnht": MethodRun("SGNHT, BlackJAX", 4, 40_000, 0.25, 500, {"step_size": 4e-3, "alpha": 10.0}),
+    "nuts": MethodRun("NUTS, BlackJAX", 4, 1_500, 0.2, 1_200),
+    "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_500, 0.2, 1_200),
+    "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
+    "hmcecs": MethodRun(
+        "HMCECS, NumPyro", 4, 300, 0.5, 150, {"num_blocks": 100, "max_tree_depth": 8}
+    ),
+    "svi": MethodRun("SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}),
+    "svi_low_rank": MethodRun(
+        "SVI, low rank", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
+    ),
+    "laplace": MethodRun(
+        "Laplace, last layer", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+    ),
+    "laplace_diagonal": MethodRun(
+        "Laplace, diagonal", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
+    ),
+}
+
 # What `probbnn compare` runs: the same log density as the preset of that name, and every method
 # that its size allows. How steps and step sizes were chosen: docs/backends.md.
 COMPARISONS: dict[str, Preset] = {
@@ -208,37 +235,7 @@ COMPARISONS: dict[str, Preset] = {
         replace(
             PRESETS["digits"],
             summary="every method on the 8x8 digits",
-            methods={
-                "map": MethodRun("MAP", 1, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
-                "ensemble": MethodRun(
-                    "deep ensemble", 10, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "sgld": MethodRun("SGLD", 4, 40_000, 0.25, 500, {"step_size": 2e-4}),
-                "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
-                "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
-                "blackjax_sghmc": MethodRun("SGHMC, BlackJAX", 4, 4_000, 0.25, 500),
-                "sgnht": MethodRun(
-                    "SGNHT, BlackJAX", 4, 40_000, 0.25, 500, {"step_size": 4e-3, "alpha": 10.0}
-                ),
-                "nuts": MethodRun("NUTS, BlackJAX", 4, 1_500, 0.2, 1_200),
-                "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_500, 0.2, 1_200),
-                "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
-                "hmcecs": MethodRun(
-                    "HMCECS, NumPyro", 4, 300, 0.5, 150, {"num_blocks": 100, "max_tree_depth": 8}
-                ),
-                "svi": MethodRun(
-                    "SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "svi_low_rank": MethodRun(
-                    "SVI, low rank", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "laplace": MethodRun(
-                    "Laplace, last layer", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "laplace_diagonal": MethodRun(
-                    "Laplace, diagonal", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-            },
+            methods=_SMALL,
         ),
         Preset(
             name="diabetes",
@@ -249,36 +246,14 @@ COMPARISONS: dict[str, Preset] = {
             prior_scale=1.0,
             batch_size=57,  # a sixth of the data
             methods={
-                "map": MethodRun("MAP", 1, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
-                "ensemble": MethodRun(
-                    "deep ensemble", 10, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "sgld": MethodRun("SGLD", 4, 40_000, 0.25, 500, {"step_size": 2e-4}),
-                "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
-                "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
+                **_SMALL,
                 "blackjax_sghmc": MethodRun(
                     "SGHMC, BlackJAX", 4, 4_000, 0.25, 500, {"step_size": 2e-3}
                 ),
-                "sgnht": MethodRun(
-                    "SGNHT, BlackJAX", 4, 40_000, 0.25, 500, {"step_size": 4e-3, "alpha": 10.0}
-                ),
                 "nuts": MethodRun("NUTS, BlackJAX", 4, 1_500, 1 / 3, 1_000),
                 "numpyro_nuts": MethodRun("NUTS, NumPyro", 4, 1_500, 1 / 3, 1_000),
-                "mclmc": MethodRun("MCLMC, BlackJAX", 4, 20_000, 0.25, 500),
                 "hmcecs": MethodRun(
                     "HMCECS, NumPyro", 4, 600, 0.5, 300, {"num_blocks": 57, "max_tree_depth": 8}
-                ),
-                "svi": MethodRun(
-                    "SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "svi_low_rank": MethodRun(
-                    "SVI, low rank", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "laplace": MethodRun(
-                    "Laplace, last layer", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
-                ),
-                "laplace_diagonal": MethodRun(
-                    "Laplace, diagonal", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
                 ),
             },
         ),

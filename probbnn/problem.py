@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,10 +26,11 @@ from probbnn.likelihoods import LearnedGaussian
 from probbnn.logdensity import LogDensity
 from probbnn.methods import find_method
 from probbnn.presets import MethodRun, Preset
+from probbnn.rundir import claim
 from probbnn.samplers import Sampler
 from probbnn.sampling import sample
 
-__all__ = ["Problem", "check_method", "prepare", "sample_method"]
+__all__ = ["Problem", "begin", "check_method", "prepare", "sample_method"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,32 @@ def prepare(
     for name, method in preset.methods.items():
         check_method(target, name, method, preset.batch_size)
     return Problem(target, train, test, ood)
+
+
+def begin(
+    preset: Preset,
+    directory: str | os.PathLike[str],
+    seed: int,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    progress: bool = True,
+) -> tuple[Path, Problem]:
+    """Claim the directory of a run or comparison and prepare its preset.
+
+    Raises:
+        InputError: if seed or directory cannot be used, or `prepare` refuses; nothing is left
+            behind then.
+    """
+    if not 0 <= seed < 2**32:
+        raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
+    directory = Path(directory)
+    is_new = claim(directory)
+    try:
+        return directory, prepare(preset, data_dir, progress=progress)
+    except InputError:
+        if is_new:
+            directory.rmdir()
+        raise
 
 
 def check_method(

@@ -18,6 +18,7 @@ import numpy as np
 import xarray as xr
 
 from probbnn.diagnostics import ranks
+from probbnn.draws import random_subset
 from probbnn.errors import InputError
 
 __all__ = [
@@ -408,7 +409,7 @@ def _values(group: xr.Dataset) -> tuple[list[str], np.ndarray]:
         return [], np.empty((group.sizes["chain"], group.sizes["draw"], 0))
     values = np.concatenate(columns, axis=-1)
     if len(names) > _MOST_VALUES:
-        chosen = _some(len(names), _MOST_VALUES)
+        chosen = random_subset(len(names), _MOST_VALUES)
         names, values = [names[i] for i in chosen], values[..., chosen]
     return names, values
 
@@ -423,10 +424,6 @@ def _function_values(tree: Any) -> tuple[list[str], np.ndarray] | None:
         return None
     known = [name for name in _FUNCTIONS if name in group]
     return _values(group[known]) if known else None
-
-
-def _some(size: int, number: int) -> np.ndarray:
-    return np.sort(np.random.default_rng(0).choice(size, min(size, number), replace=False))
 
 
 def _nonfinite(values: np.ndarray) -> np.ndarray:
@@ -456,7 +453,7 @@ def _mixing(names: Sequence[str], values: np.ndarray) -> Mixing:
 def _chain_by_chain(values: np.ndarray) -> dict[str, np.ndarray]:
     """Each chain against itself, against the others, and the others without it."""
     num_chains, num_draws, num_values = values.shape
-    values = values[..., _some(num_values, _MOST_VALUES_BY_CHAIN)]
+    values = values[..., random_subset(num_values, _MOST_VALUES_BY_CHAIN)]
     values = values[..., np.ptp(values, axis=(0, 1)) > 0]
     found = {}
     half = num_draws // 2
@@ -546,7 +543,7 @@ def _loo(log_likelihood: xr.Dataset | None) -> LOO | None:
     if log_likelihood is None:
         return None
     _, values = _values(log_likelihood)
-    values = values[..., _some(values.shape[-1], _MOST_EXAMPLES)].astype(float)
+    values = values[..., random_subset(values.shape[-1], _MOST_EXAMPLES)].astype(float)
     # One that every draw is equally sure of has no tail to look at.
     values = values[..., np.ptp(values, axis=(0, 1)) > 0]
     num_chains, num_draws, num_examples = values.shape
