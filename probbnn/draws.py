@@ -13,6 +13,7 @@ from probbnn.leaves import layers, leaf_names
 if TYPE_CHECKING:
     import xarray
 
+    from probbnn.diagnostics.temperature import TemperatureMeters
     from probbnn.logdensity import LogDensity
     from probbnn.target import Target
 
@@ -84,6 +85,7 @@ class Draws:
         target: "Target | None" = None,
         probes: Mapping[str, Any] | None = None,
         held_out: Any = None,
+        meters: "TemperatureMeters | None" = None,
     ) -> "xarray.DataTree":
         """An ArviZ `DataTree` with dims ``chain, draw`` for `az.summary`, `az.rhat`, `az.loo`, ….
 
@@ -93,7 +95,9 @@ class Draws:
           ``weight``, 32 random ones of all parameters and the same in every run, over
           ``parameter``. With ``target``, the full-data ``log_density`` (of T = 1, whatever was
           sampled) and ``log_prior``.
-        - ``sample_stats``: the per-draw statistics, and the temperature that was asked for.
+        - ``sample_stats``: the per-draw statistics and the temperature that was asked for; with
+          ``meters`` also what they measured, ``configurational_temperature`` and
+          ``gradient_noise``, NaN at draws where they did not.
         - ``trace``: statistics of about 1,000 steps, warm-up included, over ``chain, step``.
         - ``log_likelihood``, with ``target``: that of 500 random *training* examples, ``targets``
           over ``example``, and what they are in ``observed_data``. PSIS-LOO reweights the draws
@@ -114,6 +118,7 @@ class Draws:
                 Coordinates are ``name[i]``.
             held_out: test data, a `Dataset` or a pair ``(inputs, targets)``. Classes are called
                 what a `Dataset` calls them, and numbered otherwise.
+            meters: what `measure_temperature` returned for these draws.
 
         Raises:
             InputError: if there are probes or held-out data and no network to evaluate there, or
@@ -125,6 +130,9 @@ class Draws:
         of_draws = chains | {"draw": ("draw", np.arange(self.num_draws))}
         posterior = of_draws | _parameters(self.positions)
         groups = {"sample_stats": of_draws | _statistics(self)}
+        if meters is not None:
+            measured: _Variables = {k: (_DRAWS, v) for k, v in meters.sample_stats.items()}
+            groups["sample_stats"] |= measured
         if self.trace:
             groups["trace"] = chains | _thinned(self.trace)
         if target is not None:

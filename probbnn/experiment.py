@@ -61,10 +61,8 @@ _NUM_POINTS = 200
 _NUM_BINS = 30
 # "val" of the notebook: that many first training examples.
 _NUM_TRAIN_CURVE = 10_000
-# Draws of all chains, and minibatches per chain, that the temperature is measured on: a minute of
-# MNIST's full-data gradients.
+# Draws of all chains that the temperature is measured on: a minute of MNIST's full-data gradients.
 _NUM_METER_DRAWS = 40
-_NUM_METER_MINIBATCHES = 20
 
 
 @dataclass(frozen=True)
@@ -227,13 +225,7 @@ class _LearningCurve:
 def _meters(key: jax.Array, target: LogDensity, draws: Draws) -> TemperatureMeters | None:
     if draws.temperature is None or not find_method(draws.method).is_markov_chain:
         return None
-    return measure_temperature(
-        key,
-        target,
-        draws,
-        num_draws=_NUM_METER_DRAWS,
-        num_minibatches=_NUM_METER_MINIBATCHES,
-    )
+    return measure_temperature(key, target, draws, num_draws=_NUM_METER_DRAWS)
 
 
 # Each predictive of a method: its name in metrics.json, and its field of `Predictive`. With one
@@ -269,7 +261,8 @@ def _evaluate(
     }
     shown = "plug_in" if single else preset.predictive
     on_test = getattr(predictives["test"], kinds[shown])
-    tree = draws.to_datatree(target, _probes(predictives["test"], test, ood), held_out=test)
+    probes = _probes(predictives["test"], test, ood)
+    tree = draws.to_datatree(target, probes, held_out=test, meters=meters)
     metrics = {
         "label": preset.methods[name].label,
         "temperature": draws.temperature,

@@ -192,12 +192,24 @@ def test_running_scores_and_disagreement_of_chains():
     assert_array_equal(c.running.accuracy, [0.5, 0.0])
     assert_allclose(c.disagreement.total_variation, [(0.65 + 0.1) / 2] * 2)
     assert c.disagreement.top_class == 0.5
-    assert (
-        c.missing["function"]
-        == c.missing["parameters"]
-        == ("2 draws per chain; at least 4 are needed")
-    )
+    for name in ("function", "parameters", "nested_rhat"):
+        assert c.missing[name] == "needs at least 4 draws per chain"
     assert c.judged is None
+
+
+def test_running_scores_of_impossible_classes_are_those_of_the_metrics():
+    """Logits may be thousands apart: probability zero, which `metrics.nll` counts as its floor."""
+    probs = np.array([[[[0.0, 1.0], [1.0, 0.0]]]])
+    predictions = xr.Dataset(
+        {
+            "probability": (("chain", "draw", "example", "class"), probs),
+            "log_likelihood": (("chain", "draw", "example"), [[[-5e5, 0.0]]]),
+        }
+    )
+    data = xr.Dataset({"targets": ("example", [0, 0])})
+    groups = {"/predictions": predictions, "/predictions_constant_data": data}
+    c = pb.diagnose(as_tree(np.zeros((1, 1, 1)), **groups))
+    assert_allclose(c.running.nll, pb.metrics.nll(probs[0, 0], [0, 0]))
 
 
 def test_psis_loo_is_right_where_it_is_known():

@@ -99,6 +99,15 @@ def test_the_tree_holds_what_each_draw_is_and_says(tree, target, sampled, probes
     assert_array_equal(tree["constant_data"]["inputs"][:2], probes["train"])
 
 
+def test_what_the_meters_measured_is_in_the_tree(target, sampled):
+    meters = pb.measure_temperature(jax.random.key(0), target, sampled, num_draws=4)
+    stats = sampled.to_datatree(target, meters=meters)["sample_stats"]
+    for name in ("configurational_temperature", "gradient_noise"):
+        assert stats[name].dims == ("chain", "draw")
+        assert_array_equal(stats[name], meters.sample_stats[name])
+    assert_allclose(stats["configurational_temperature"].mean(), meters.configurational.value)
+
+
 def test_the_weights_are_few_readable_and_always_the_same(tree, sampled):
     weights = tree["posterior"]["weight"]
     for name in weights["parameter"].values:

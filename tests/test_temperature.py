@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
 from probbnn.diagnostics import TemperatureMeters
@@ -181,6 +181,45 @@ def test_a_network_has_a_meter_for_each_layer(target, sampled):
     assert_allclose(mean, meters.configurational.value, rtol=1e-5)
     assert "Dense_1" in str(meters)
     assert meters.to_dict()["verdict"] == meters.verdict
+
+
+@pytest.mark.parametrize("num_chains", [1, 2])
+def test_the_meters_say_which_draws_they_measured(target, num_chains):
+    draws = pb.sample(
+        jax.random.key(0),
+        target,
+        "sgld",
+        num_chains=num_chains,
+        num_steps=22,
+        thinning=2,
+        batch_size=5,
+        progress=False,
+    )
+    meters = pb.measure_temperature(jax.random.key(0), target, draws, num_draws=4)
+    by_draw = meters.sample_stats["configurational_temperature"]
+    measured = np.isfinite(by_draw)
+    # The halves of a single chain stand for two, and leave an odd first draw out.
+    expected = np.zeros((num_chains, draws.num_draws), bool)
+    ends = [0, draws.num_draws - 1]
+    if num_chains == 1:
+        half, odd = divmod(draws.num_draws, 2)
+        ends = [odd, odd + half - 1, odd + half, draws.num_draws - 1]
+    expected[:, ends] = True
+    assert_array_equal(measured, expected)
+    assert_allclose(by_draw[measured].mean(), meters.configurational.value)
+    # At one draw by hand.
+    c = 0 if num_chains == 1 else 1
+    at = jax.tree.map(lambda leaf: leaf[c, -1], draws.positions)
+    others = jax.tree.map(
+        lambda leaf: leaf[0, odd : odd + half].mean(0) if num_chains == 1 else leaf[0].mean(0),
+        draws.positions,
+    )
+    gradient = jax.grad(target.logdensity_fn)(at)
+    products = jax.tree.map(lambda x, m, g: -np.vdot(x - m, g), at, others, gradient)
+    assert_allclose(by_draw[c, -1], sum(jax.tree.leaves(products)) / 44, rtol=1e-4)
+    noise = meters.sample_stats["gradient_noise"]
+    assert np.isnan(noise[:, :-1]).all()
+    assert_allclose(noise[:, -1].mean(), meters.gradient_noise.value, rtol=1e-5)
 
 
 # Verdicts

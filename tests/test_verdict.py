@@ -93,6 +93,15 @@ def test_the_cause_of_no_convergence_is_named(spoil, cause):
     assert (verdict.label, verdict.cause) == ("not converged", cause)
 
 
+def test_nobody_is_sent_to_wait_for_a_run_that_is_hundreds_of_times_longer():
+    values = independent()
+    values += np.linspace(0, 50, values.shape[1])[:, None]
+    assert judge(values, meters()).next_step.startswith("a sampler that moves faster")
+    values = independent()
+    values += np.linspace(0, 0.5, values.shape[1])[:, None]
+    assert judge(values, meters()).next_step.startswith("about ")
+
+
 def test_few_draws_are_told_from_short_runs():
     verdict = judge(independent(80), meters())
     assert (verdict.label, verdict.cause) == ("not converged", "too few draws were kept")

@@ -20,6 +20,7 @@ import xarray as xr
 from probbnn.diagnostics import ranks
 from probbnn.draws import random_subset
 from probbnn.errors import InputError
+from probbnn.metrics import NLL_FLOOR
 
 __all__ = [
     "LEAST_ESS",
@@ -338,8 +339,9 @@ def diagnose(tree: Any) -> Convergence:
     if function is None:
         missing["function"] = "no probes"
     if num_draws < ranks.MIN_DRAWS:
-        short = f"{num_draws} draws per chain; at least {ranks.MIN_DRAWS} are needed"
-        missing |= dict.fromkeys(("function", "parameters", "within_chain"), short)
+        short = f"needs at least {ranks.MIN_DRAWS} draws per chain"
+        affected = ("function", "parameters", "within_chain", "nested_rhat", "cross_chain")
+        missing |= dict.fromkeys(affected, short)
     else:
         found["parameters"] = _mixing(*parameters)
         names, values = parameters if function is None else function
@@ -514,11 +516,14 @@ def _running(tree: Any) -> Running | None:
     else:
         return None
     num_chains, num_draws, _ = values.shape
-    so_far = np.logaddexp.accumulate(np.logaddexp.reduce(values.astype(float), axis=0), axis=0)
-    counts = num_chains * np.arange(1, num_draws + 1)
-    nll = np.log(counts) - so_far.mean(axis=1)
     data = _group(tree, "predictions_constant_data")
-    if predictions is None or "probability" not in predictions or data is None:
+    classifies = predictions is not None and "probability" in predictions
+    so_far = np.logaddexp.accumulate(np.logaddexp.reduce(values.astype(float), axis=0), axis=0)
+    so_far -= np.log(num_chains * np.arange(1, num_draws + 1))[:, None]
+    if classifies:
+        so_far = np.maximum(so_far, np.log(NLL_FLOOR))  # as `metrics.nll` has it
+    nll = -so_far.mean(axis=1)
+    if predictions is None or not classifies or data is None:
         return Running(nll, None, held_out=predictions is not None)
     probabilities = predictions["probability"].transpose("chain", "draw", "example", "class")
     choices = probabilities.mean("chain").values.cumsum(axis=0, dtype=float).argmax(axis=-1)

@@ -20,7 +20,7 @@ neural networks really?", app. I (both temperatures as diagnostics).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import jax
@@ -33,11 +33,14 @@ from probbnn.errors import InputError
 from probbnn.leaves import layers
 from probbnn.logdensity import LogDensity
 from probbnn.metrics import Interval
+from probbnn.metrics.bootstrap import rounded
 
-__all__ = ["TemperatureMeters", "measure_temperature"]
+__all__ = ["MOST_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
 
 # A temperature is called wrong when its whole band is further than this from T, relatively.
-_TOLERANCE = 0.1
+TOLERANCE = 0.1
+# Minibatch noise is called too much when its whole band is above this part of T.
+MOST_NOISE = 0.05
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,9 @@ class TemperatureMeters:
         gradient_noise_by_layer: the same within each layer.
         kinetic: mean over the draws of ‖u‖²/d; ``None`` without momentum.
         num_parameters: d. At one instant a kinetic temperature is within T(1 ± 2√(2/d)).
+        sample_stats: ``configurational_temperature`` and ``gradient_noise`` draw by draw, shape
+            ``(chain, draw)``, NaN at draws where they were not measured. `Draws.to_datatree` takes
+            them into its tree; `to_dict` leaves them out.
     """
 
     temperature: float
@@ -63,27 +69,28 @@ class TemperatureMeters:
     gradient_noise_by_layer: Mapping[str, Interval]
     kinetic: Interval | None
     num_parameters: int
+    sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
         """One sentence for a person: the measured temperature, and what to do if it is wrong."""
         asked, measured = self.temperature, self.configurational
-        sampling = f"sampling at T ≈ {measured.value:.2g}"
-        if measured.low > asked * (1 + _TOLERANCE):
-            return f"{sampling}, not {asked:g}: {self._remedy}"
-        if measured.high < asked * (1 - _TOLERANCE):
+        sampling = f"sampling at T ≈ {rounded(measured.value, 2)}"
+        if measured.low > asked * (1 + TOLERANCE):
+            return f"{sampling}, not {asked:,g}: {self._remedy}"
+        if measured.high < asked * (1 - TOLERANCE):
             return (
-                f"{sampling}, not {asked:g}: the chains are probably still on their way from "
+                f"{sampling}, not {asked:,g}: the chains are probably still on their way from "
                 "their starts; run longer"
             )
-        near = abs(measured.value - asked) <= asked * _TOLERANCE
-        sharp = measured.high - measured.low <= 4 * asked * _TOLERANCE
+        near = abs(measured.value - asked) <= asked * TOLERANCE
+        sharp = measured.high - measured.low <= 4 * asked * TOLERANCE
         found = (
             f"{sampling}, as asked"
             if near and sharp
-            else f"cannot tell the temperature: {measured}, asked {asked:g}; measure on more draws"
+            else f"cannot tell the temperature: {measured}, asked {asked:,g}; measure on more draws"
         )
-        if self.gradient_noise is not None and self.gradient_noise.low > _TOLERANCE:
+        if self.gradient_noise is not None and self.gradient_noise.low > MOST_NOISE:
             found += (
                 f"; but minibatch noise adds {self.gradient_noise.value:.0%} wherever the chains "
                 "forget within an epoch: smaller step, larger batch or control variates"
@@ -208,14 +215,20 @@ def measure_temperature(
     members = layers(draws.positions)
     sizes = np.array([leaf[0, 0].size for leaf in jax.tree.leaves(draws.positions)])
 
-    virials = _virials(target, draws, -(-num_draws // draws.num_chains))
+    virials, measured = _virials(target, draws, -(-num_draws // draws.num_chains))
     overall, by_layer = _meters(virials, sizes, members, _monte_carlo)
+    shape = (draws.num_chains, draws.num_draws)
+    by_draw = np.full(shape, np.nan)
+    by_draw.flat[measured] = virials.sum(axis=-1) / sizes.sum()
+    stats = {"configurational_temperature": by_draw}
     noise: Interval | None = None
     noise_by_layer: dict[str, Interval] = {}
     known = "step_size" in draws.sample_stats and "batch_size" in draws.settings
     if draws.noise_gain is not None and known:
         excess = _noise_excess(rng_key, target, draws, num_minibatches) / draws.temperature
         noise, noise_by_layer = _meters(excess, sizes, members, _independent)
+        stats["gradient_noise"] = np.full(shape, np.nan)
+        stats["gradient_noise"][:, -1] = excess.sum(axis=-1).mean(axis=1) / sizes.sum()
     return TemperatureMeters(
         temperature=draws.temperature,
         configurational=overall,
@@ -224,6 +237,7 @@ def measure_temperature(
         gradient_noise_by_layer=noise_by_layer,
         kinetic=_kinetic(draws),
         num_parameters=int(sizes.sum()),
+        sample_stats=stats,
     )
 
 
@@ -264,12 +278,18 @@ def _independent(values: np.ndarray) -> Interval:
     return Interval(mean, mean - 2 * error, mean + 2 * error)
 
 
-def _virials(target: LogDensity, draws: Draws, draws_per_chain: int) -> np.ndarray:
-    """−⟨θ − c, ∇logdensity(θ)⟩ leaf by leaf at some draws, shape ``(chain, draw, leaf)``."""
-    positions = draws.positions
+def _virials(
+    target: LogDensity, draws: Draws, draws_per_chain: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """−⟨θ − c, ∇logdensity(θ)⟩ leaf by leaf at some draws, shape ``(chain, draw, leaf)``.
+
+    Also the places of these draws in a flat array of all, ``(chain, draw)``.
+    """
+    positions, skipped = draws.positions, 0
     if draws.num_chains == 1 and draws.num_draws > 1:
         # The halves of a single chain stand for two.
         half, draws_per_chain = draws.num_draws // 2, -(-draws_per_chain // 2)
+        skipped = draws.num_draws % 2
         positions = jax.tree.map(
             lambda leaf: leaf[0, -2 * half :].reshape(2, half, *leaf.shape[2:]), positions
         )
@@ -293,7 +313,7 @@ def _virials(target: LogDensity, draws: Draws, draws_per_chain: int) -> np.ndarr
         )
         some = jax.tree.map(lambda leaf, c=chain: leaf[c, index], positions)
         results.append(virials(mean_of_others, some))
-    return np.stack(results)
+    return np.stack(results), skipped + np.arange(num_chains)[:, None] * num_draws + index
 
 
 def _noise_excess(

@@ -34,18 +34,18 @@ from probbnn.diagnostics.convergence import (
     Convergence,
     Mixing,
 )
-from probbnn.diagnostics.temperature import TemperatureMeters
+from probbnn.diagnostics.temperature import MOST_NOISE, TOLERANCE, TemperatureMeters
 
 __all__ = ["Label", "Verdict", "diverged", "judge"]
 
 Label = Literal["converged", "not converged", "biased by minibatch noise or step size", "diverged"]
 
 _MOST_DIVERGENT = 0.01
-_MOST_NOISE = 0.05
-_TOLERANCE = 0.1
 _MOST_DRIFT = 1.1
 _MOST_CORRELATION = 0.1
 _STUCK = 0.2
+# Nobody waits for a run that is more times longer.
+_MOST_TIMES = 20
 
 
 @dataclass(frozen=True)
@@ -155,16 +155,16 @@ def _bias(c: Convergence, meters: TemperatureMeters | None) -> _Problem | None:
         return None
     noise = meters.gradient_noise
     excess = meters.configurational.value / meters.temperature - 1
-    noisy = noise is not None and noise.low > _MOST_NOISE
-    hot = meters.configurational.low > meters.temperature * (1 + _TOLERANCE)
+    noisy = noise is not None and noise.low > MOST_NOISE
+    hot = meters.configurational.low > meters.temperature * (1 + TOLERANCE)
     drifting = c.drift is not None and c.drift > _MOST_DRIFT
     if not noisy and (not hot or drifting):
         return None
     added = 0.0 if noise is None else noise.value
-    ratio = max(added / _MOST_NOISE, excess / _TOLERANCE if hot else 0.0)
+    ratio = max(added / MOST_NOISE, excess / TOLERANCE if hot else 0.0)
     if not noisy:
         cause = "the step size is too large"
-    elif hot and excess - added > _TOLERANCE:
+    elif hot and excess - added > TOLERANCE:
         cause = "the step size is too large, and with it the minibatch noise"
     else:
         cause = "the minibatch noise is too large for this step size"
@@ -238,16 +238,19 @@ def _too_short(c: Convergence, mixing: Mixing) -> tuple[str, str]:
         return "too few draws were kept", f"keep {ratio} times as many draws"
     # Variances of means, and so R-hat − 1, fall as 1/steps.
     ratio = math.ceil(max(2, LEAST_ESS / low_ess, (high_rhat - 1) / (LARGEST_RHAT - 1)))
+    faster = "a sampler that moves faster, such as nuts or mclmc"
     return (
         "the run is too short",
-        f"about {ratio} times as many steps, or a sampler that moves faster, such as nuts",
+        f"about {ratio} times as many steps, or {faster}"
+        if ratio <= _MOST_TIMES
+        else f"{faster}: about {ratio} times as many steps would be needed",
     )
 
 
 def _as_asked(meters: TemperatureMeters) -> bool:
     measured, asked = meters.configurational, meters.temperature
-    near = abs(measured.value - asked) <= _TOLERANCE * asked
-    return near and measured.high - measured.low <= 4 * _TOLERANCE * asked
+    near = abs(measured.value - asked) <= TOLERANCE * asked
+    return near and measured.high - measured.low <= 4 * TOLERANCE * asked
 
 
 def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:

@@ -9,7 +9,17 @@ import numpy.typing as npt
 
 from probbnn.errors import InputError
 
-__all__ = ["Interval", "bootstrap", "bootstrap_each"]
+__all__ = ["Interval", "bootstrap", "bootstrap_each", "rounded"]
+
+
+def rounded(number: float, digits: int) -> str:
+    """``number`` in so many significant digits, without an exponent up to a trillion.
+
+    Examples:
+        >>> rounded(1_802_345.6, 2), rounded(0.98765, 2)
+        ('1,800,000', '0.99')
+    """
+    return f"{float(f'{number:.{digits}g}'):,.12g}"
 
 
 class Interval(NamedTuple):
@@ -26,7 +36,7 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
+        return f"{rounded(self.value, 4)} [{rounded(self.low, 4)}, {rounded(self.high, 4)}]"
 
     def to_dict(self) -> dict[str, float | None]:
         """The three numbers by name for JSON, with None for those that are undefined."""

@@ -1,9 +1,11 @@
 """The verdicts and tables of a report, as text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from probbnn.diagnostics import diverged
+from probbnn.metrics.bootstrap import rounded
 from probbnn.report.comparison import PlainTable
 from probbnn.report.recorded import Entry, Run, at
 
@@ -145,11 +147,11 @@ def _percent(value: Any) -> str:
     return f"{100 * value:.1f} %" if isinstance(value, int | float) else _NONE
 
 
-def _interval(interval: Any, spec: str, factor: float = 1) -> str:
+def _interval(interval: Any, show: Callable[[float], str], factor: float = 1) -> str:
     numbers = [at(interval, key) for key in ("value", "low", "high")]
     if not isinstance(numbers[0], int | float):
         return _NONE
-    texts = [_NONE if x is None else format(factor * x, spec) for x in numbers]
+    texts = [_NONE if x is None else show(factor * x) for x in numbers]
     return f"{texts[0]} ({texts[1]}, {texts[2]})"
 
 
@@ -214,12 +216,12 @@ def _setting(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
-_METRICS: list[tuple[str, str, str, float]] = [
-    ("accuracy %", "accuracy", ".2f", 100),
-    ("NLL", "nll", ".4f", 1),
-    ("Brier", "brier", ".4f", 1),
-    ("ECE", "ece", ".4f", 1),
-    ("AURC", "aurc", ".4f", 1),
+_METRICS: list[tuple[str, str, Callable[[float], str], float]] = [
+    ("accuracy %", "accuracy", "{:.2f}".format, 100),
+    ("NLL", "nll", "{:.4f}".format, 1),
+    ("Brier", "brier", "{:.4f}".format, 1),
+    ("ECE", "ece", "{:.4f}".format, 1),
+    ("AURC", "aurc", "{:.4f}".format, 1),
 ]
 
 
@@ -233,8 +235,8 @@ def metrics_table(runs: Sequence[Run]) -> PlainTable:
                     # Most of the votes' NLL is the floor under probabilities of 0.
                     _NONE
                     if (kind, name) == ("votes", "nll")
-                    else _interval(at(found, name), spec, factor)
-                    for _, name, spec, factor in _METRICS
+                    else _interval(at(found, name), show, factor)
+                    for _, name, show, factor in _METRICS
                 ]
                 networks = _number(entry.num_networks, ",")
                 rows.append((run, [entry.label, _PREDICTIVES.get(kind, kind), networks, *cells]))
@@ -259,10 +261,10 @@ def detection_table(runs: Sequence[Run]) -> PlainTable:
                 cells = [
                     _NONE
                     if single and score == "mutual information"
-                    else _interval(at(found, score, "auroc"), ".3f")
+                    else _interval(at(found, score, "auroc"), "{:.3f}".format)
                     for score in ("max probability", "entropy", "mutual information")
                 ]
-                false = _interval(at(found, "entropy", "fpr95"), ".3f")
+                false = _interval(at(found, "entropy", "fpr95"), "{:.3f}".format)
                 rows.append((run, [label, entry.label, *cells, false]))
     header = ["inputs", "method", "max probability", "entropy", "mutual information", "FPR95"]
     note = (
@@ -294,9 +296,9 @@ def temperature_table(runs: Sequence[Run]) -> PlainTable:
                         entry.label,
                         part,
                         asked,
-                        _interval(at(found, "configurational"), ".3g"),
-                        _interval(at(found, "gradient_noise"), ".1f", 100),
-                        _interval(at(found, "kinetic"), ".3g"),
+                        _interval(at(found, "configurational"), partial(rounded, digits=3)),
+                        _interval(at(found, "gradient_noise"), "{:.1f}".format, 100),
+                        _interval(at(found, "kinetic"), partial(rounded, digits=3)),
                     ],
                 )
                 for part, found in parts.items()

@@ -41,6 +41,7 @@ _RHATS = (1.01, 1.05, 1.1)
 
 def save(figure: Figure, stem: Path) -> None:
     """Write ``figure`` to ``stem``.png and ``stem``.pdf."""
+    _lay_out(figure)
     # TrueType fonts keep the text of a PDF searchable; no date, so that reruns are identical.
     with mpl.rc_context({"pdf.fonttype": 42}):
         figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
@@ -49,6 +50,7 @@ def save(figure: Figure, stem: Path) -> None:
 
 def data_uri(figure: Figure) -> str:
     """``figure`` as a ``data:`` address: SVG, or PNG where that is smaller."""
+    _lay_out(figure)
     # Neither date nor random identifiers, so that reruns are identical.
     with mpl.rc_context({"svg.hashsalt": "probbnn"}):
         image, kind = _rendered(figure, format="svg", metadata={"Date": None}), "svg+xml"
@@ -57,6 +59,12 @@ def data_uri(figure: Figure) -> str:
         if len(bitmap) < len(image):
             image, kind = bitmap, "png"
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lay ``figure`` out now, so that Matplotlib does not do it again for every format."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
 
 
 def _rendered(figure: Figure, **options: Any) -> bytes:

@@ -148,7 +148,7 @@ def _running_pictures(run: Run) -> _Drawn:
     curves, words = {}, []
     for entry in run.finished:
         numbers = at(entry.metrics, "convergence", "diagnostics", "running", "numbers") or {}
-        if numbers.get("nll"):
+        if len(numbers.get("nll") or ()) > 1:
             nll = np.array(numbers["nll"], float)
             curves[entry.label] = nll, numbers.get("accuracy")
             words.append(f"{entry.label}: NLL {nll[0]:.4f} after one draw, {nll[-1]:.4f} after all")
