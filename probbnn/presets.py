@@ -110,7 +110,7 @@ PRESETS: dict[str, Preset] = {
     for preset in (
         Preset(
             name="digits",
-            summary="8x8 digits bundled with scikit-learn, T = 1: SGD and three samplers",
+            summary="8x8 digits bundled with scikit-learn, T = 1: SGD and four samplers",
             dataset="digits",
             ood={kind: kind for kind in ("patches", "rotated", "inverted", "shuffled", "noise")},
             # Smooth, so that samplers with momentum get far on it; small enough for NUTS.
@@ -130,6 +130,8 @@ PRESETS: dict[str, Preset] = {
                 "sghmc": MethodRun(
                     "sghmc", num_chains=4, num_steps=20_000, settings={"step_size": 1e-3}
                 ),
+                # On all the data at every step, and the one that converges within a demo.
+                "mclmc": MethodRun("mclmc", num_chains=4, num_steps=30_000, warmup=0.25, draws=500),
             },
         ),
         Preset(

@@ -1,5 +1,8 @@
 """What several test files share: tiny data, targets and draws, built once."""
 
+import os
+import tempfile
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,25 @@ import pytest
 
 import probbnn as pb
 
+_CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
+
 NUM_EXAMPLES, NUM_INPUTS, NUM_CLASSES = 23, 3, 4
+
+
+def pytest_configure(config):
+    """One cache of compiled programs for all workers and for the processes that tests start."""
+    if not hasattr(config, "workerinput"):
+        folder = config.stash[_CACHE] = tempfile.TemporaryDirectory(prefix="probbnn-tests-")
+        os.environ |= {
+            "JAX_COMPILATION_CACHE_DIR": folder.name,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        }
+
+
+def pytest_unconfigure(config):
+    if _CACHE in config.stash:
+        config.stash[_CACHE].cleanup()
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,8 @@ def test_without_meters_the_verdict_says_what_it_cannot_see():
 
 
 def test_another_temperature_is_not_the_posterior():
+    verdict = judge(independent(80), meters(0.5, (0.5, 0.49, 0.51)))
+    assert verdict.next_step.endswith("; for the posterior, at temperature 1")
     verdict = judge(independent(), meters(0.5, (0.5, 0.49, 0.51)))
     assert verdict.label == "converged"
     assert "T = 0.5 was asked for, which is not the posterior's T = 1" in verdict.evidence
@@ -117,6 +119,7 @@ def test_few_draws_are_told_from_short_runs():
     ("given", "cause"),
     [
         (meters(noise=(0.09, 0.08, 0.10)), "the minibatch noise is too large for this step size"),
+        (meters(noise=(0.06, 0.04, 0.08)), "the minibatch noise is too large for this step size"),
         (
             meters(measured=(2.5, 2.4, 2.6), noise=(0.19, 0.1, 0.28)),
             "the step size is too large, and with it the minibatch noise",
@@ -129,6 +132,11 @@ def test_a_bias_is_one_however_well_the_chains_agree(given, cause):
     verdict = judge(independent(), given)
     assert (verdict.label, verdict.cause) == (BIASED, cause)
     assert verdict.next_step.startswith("divide the step size by")
+
+
+@pytest.mark.parametrize("noise", [(0.045, 0.04, 0.05), (0.06, 0.02, 0.1), None])
+def test_noise_that_is_small_or_uncertain_is_no_bias(noise):
+    assert judge(independent(), meters(noise=noise)).label == "converged"
 
 
 def test_a_chain_on_its_way_is_hot_without_being_biased():
@@ -222,8 +230,11 @@ def test_a_step_size_that_is_too_large(digits):
     assert "divide the step size" in verdict.next_step
 
 
-def test_a_batch_of_ten(digits):
-    _, _, verdict = run(digits, batch_size=10)
+@pytest.mark.parametrize(
+    "settings", [{}, {"method": "psgld", "step_size": 5e-3}], ids=["sghmc", "psgld"]
+)
+def test_a_batch_of_ten(digits, settings):
+    _, _, verdict = run(digits, batch_size=10, **settings)
     assert verdict.label == BIASED
     assert verdict.cause == "the minibatch noise is too large for this step size"
 

@@ -39,7 +39,7 @@ __all__ = ["MOST_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"
 
 # A temperature is called wrong when its whole band is further than this from T, relatively.
 TOLERANCE = 0.1
-# Minibatch noise is called too much when its whole band is above this part of T.
+# Minibatch noise is called too much above this part of T, if its whole band is above half of that.
 MOST_NOISE = 0.05
 
 
@@ -72,6 +72,12 @@ class TemperatureMeters:
     sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
+    def is_noisy(self) -> bool:
+        """Whether minibatch noise adds more than 5 % of T, and certainly more than half of that."""
+        noise = self.gradient_noise
+        return noise is not None and noise.value > MOST_NOISE and noise.low > MOST_NOISE / 2
+
+    @property
     def verdict(self) -> str:
         """One sentence for a person: the measured temperature, and what to do if it is wrong."""
         asked, measured = self.temperature, self.configurational
@@ -90,7 +96,7 @@ class TemperatureMeters:
             if near and sharp
             else f"cannot tell the temperature: {measured}, asked {asked:,g}; measure on more draws"
         )
-        if self.gradient_noise is not None and self.gradient_noise.low > MOST_NOISE:
+        if self.gradient_noise is not None and self.is_noisy:
             found += (
                 f"; but minibatch noise adds {self.gradient_noise.value:.0%} wherever the chains "
                 "forget within an epoch: smaller step, larger batch or control variates"

@@ -4,9 +4,10 @@ The first rule that holds decides; the evidence lists all that was found.
 
 1. *diverged*: a draw is not finite, or more than 1 % of the trajectories ended in a divergence.
 2. *biased by minibatch noise or step size*: the noise of minibatch gradients adds more than 5 % of
-   T (the whole band of the meter does); or the configurational temperature is more than 10 % above
-   T (its whole band is) and the log density does not drift (R-hat of its trace up to 1.1); or the
-   chains move together (correlation above 0.1, and above four times what chance gives).
+   T (and the meter's whole band is above half of that); or the configurational temperature is more
+   than 10 % above T (its whole band is) and the log density does not drift (R-hat of its trace up
+   to 1.1); or the chains move together (correlation above 0.1, and above four times what chance
+   gives).
 3. *not converged*: fewer than 99 % of the values have R-hat ≤ 1.01 and a bulk ESS of at least 400;
    or the configurational temperature is not within 10 % of T, known to ±20 %; or the run's settings
    say that its chains share minibatches, so that R-hat cannot vouch for them. Its cause is the
@@ -122,6 +123,9 @@ def judge(
     if problem is None:
         return Verdict("converged", "", evidence, "use the draws")
     label, cause, next_step = problem
+    asked = convergence.temperature if meters is None else meters.temperature
+    if asked is not None and asked != 1:
+        next_step += "; for the posterior, at temperature 1"
     return Verdict(label, cause, evidence, next_step)
 
 
@@ -155,14 +159,13 @@ def _bias(c: Convergence, meters: TemperatureMeters | None) -> _Problem | None:
         return None
     noise = meters.gradient_noise
     excess = meters.configurational.value / meters.temperature - 1
-    noisy = noise is not None and noise.low > MOST_NOISE
     hot = meters.configurational.low > meters.temperature * (1 + TOLERANCE)
     drifting = c.drift is not None and c.drift > _MOST_DRIFT
-    if not noisy and (not hot or drifting):
+    if not meters.is_noisy and (not hot or drifting):
         return None
     added = 0.0 if noise is None else noise.value
     ratio = max(added / MOST_NOISE, excess / TOLERANCE if hot else 0.0)
-    if not noisy:
+    if not meters.is_noisy:
         cause = "the step size is too large"
     elif hot and excess - added > TOLERANCE:
         cause = "the step size is too large, and with it the minibatch noise"

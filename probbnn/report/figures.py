@@ -63,8 +63,10 @@ def data_uri(figure: Figure) -> str:
 
 def _lay_out(figure: Figure) -> None:
     """Lay ``figure`` out now, so that Matplotlib does not do it again for every format."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
 
 
 def _rendered(figure: Figure, **options: Any) -> bytes:
