@@ -36,7 +36,8 @@ class Draws:
             estimates, which sample nothing, and where a ready-made kernel does not say.
         sample_stats: per-draw statistics of shape ``(chain, draw)``, for instance the minibatch
             estimate of the log density and the norm of its gradient.
-        trace: the same statistics at *every* step, warm-up included, shape ``(chain, step)``.
+        trace: the same statistics at *every* step, warm-up included, shape ``(chain, step)``; empty
+            for methods that run whole chains.
         draw_steps: number of steps taken at each draw, shape ``(draw,)``, where known.
         noise_gain: how gradient noise heats each coordinate, per unit of step size, as
             `Kernel.noise_gain` has it at the last step: leaves of shape ``(chain, …)``; ``None``

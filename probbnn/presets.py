@@ -131,7 +131,7 @@ PRESETS: dict[str, Preset] = {
                     "sghmc", num_chains=4, num_steps=20_000, settings={"step_size": 1e-3}
                 ),
                 # On all the data at every step, and the one that converges within a demo.
-                "mclmc": MethodRun("mclmc", num_chains=4, num_steps=30_000, warmup=0.25, draws=500),
+                "mclmc": MethodRun("mclmc", num_chains=4, num_steps=40_000, warmup=0.25, draws=400),
             },
         ),
         Preset(

@@ -244,7 +244,6 @@ def _as_sampler_draws(
         method=name,
         temperature=temperature,
         sample_stats=stats,
-        trace=stats,
         passes=num_examples.sum(axis=0, dtype=float) / data_size,
         settings=settings,
         seconds=result.seconds,

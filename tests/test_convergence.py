@@ -212,6 +212,20 @@ def test_running_scores_of_impossible_classes_are_those_of_the_metrics():
     assert_allclose(c.running.nll, pb.metrics.nll(probs[0, 0], [0, 0]))
 
 
+def test_the_log_density_drifts_by_its_trace_or_else_by_its_draws():
+    level = np.random.default_rng(0).normal(size=(4, 1_000))
+    rising = level + np.linspace(0, 20, 1_000)
+    late = level + np.where(np.arange(1_000) < 500, -20, 0)
+    for group, dim in (("/trace", "step"), ("/sample_stats", "draw")):
+        values = {"logdensity": (("chain", dim), rising)}
+        drift = pb.diagnose(as_tree(level[..., None], **{group: xr.Dataset(values)})).drift
+        assert drift > 1.5
+        values = {"logdensity": (("chain", dim), late)}  # its first half is no matter
+        drift = pb.diagnose(as_tree(level[..., None], **{group: xr.Dataset(values)})).drift
+        assert drift < 1.01
+    assert pb.diagnose(as_tree(level[..., None])).drift is None
+
+
 def test_psis_loo_is_right_where_it_is_known():
     """y ~ N(θ, 1), flat prior: without yᵢ, θ is N(mean of the others, 1/(n − 1))."""
     rng = np.random.default_rng(0)

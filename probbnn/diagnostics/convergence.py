@@ -233,7 +233,7 @@ class Convergence:
         running: NLL and accuracy against draws.
         disagreement: between the chains' predictives.
         loo: PSIS-LOO of the examples in ``log_likelihood``.
-        drift: split R-hat of the log density over the last half of the run, step by step.
+        drift: split R-hat of the log density over the last half of the run.
         num_nonfinite: draws, over all chains, at which something is NaN or infinite.
         num_divergent: draws that ended a divergent trajectory, of kernels that say so.
         missing: what is ``None``, and why.
@@ -354,7 +354,7 @@ def diagnose(tree: Any) -> Convergence:
     found["running"] = _running(tree)
     found["disagreement"] = _disagreement(tree)
     found["loo"] = _loo(_group(tree, "log_likelihood"))
-    found["drift"] = _drift(_group(tree, "trace"))
+    found["drift"] = _drift(tree)
     for name, reason in {
         "within_chain": "needs 8 draws per chain",
         "nested_rhat": "needs 8 chains or more, in equal groups",
@@ -362,7 +362,7 @@ def diagnose(tree: Any) -> Convergence:
         "running": "no log likelihood",
         "disagreement": "needs two chains and class probabilities",
         "loo": "no log likelihood of training examples, or too few draws",
-        "drift": "no log density step by step",
+        "drift": "no log density of the steps or draws",
     }.items():
         if found.get(name) is None:
             missing.setdefault(name, reason)
@@ -578,10 +578,14 @@ def _loo(log_likelihood: xr.Dataset | None) -> LOO | None:
     )
 
 
-def _drift(trace: xr.Dataset | None) -> float | None:
-    if trace is None or "logdensity" not in trace:
+def _drift(tree: Any) -> float | None:
+    """R-hat of the second half of the log density's trace, or of its values at the draws."""
+    group = _group(tree, "trace")
+    if group is None:
+        group = _group(tree, "sample_stats")
+    if group is None or "logdensity" not in group:
         return None
-    values = trace["logdensity"].transpose("chain", "step").values
+    values = group["logdensity"].transpose("chain", ...).values
     half = values[:, values.shape[1] // 2 :, None]
     if half.shape[1] < ranks.MIN_DRAWS or not np.isfinite(half).all():
         return None
@@ -722,7 +726,7 @@ def _loo_result(c: Convergence) -> _Result:
 
 
 def _drift_result(c: Convergence) -> _Result:
-    return f"R-hat {c.drift:.3f} over the last half of the steps", {"rhat": c.drift}
+    return f"R-hat {c.drift:.3f} over the last half of the run", {"rhat": c.drift}
 
 
 _RESULTS: dict[str, Callable[[Convergence], _Result]] = {
@@ -794,8 +798,8 @@ _TEXTS = {
     ),
     "drift": (
         "Drift of the log density",
-        "R-hat of the log density at the steps themselves, which are there even where hardly a "
-        "draw was kept.",
+        "R-hat of the log density at the steps, which are there even where hardly a draw was kept, "
+        "or at the draws of methods that run whole chains.",
         "Above 1.1 the chains are still on their way: lengthen the warm-up.",
     ),
     "loo": (

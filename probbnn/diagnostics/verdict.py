@@ -274,7 +274,7 @@ def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:
     if c.spread is not None and c.spread.min() < _STUCK:
         lines.append("spread of the chains: " + ", ".join(f"{s:.2f}" for s in c.spread))
     if c.drift is not None and c.drift > _MOST_DRIFT:
-        lines.append(f"the log density drifts: R-hat {c.drift:.2f} over the last half of the steps")
+        lines.append(f"the log density drifts: R-hat {c.drift:.2f} over the last half of the run")
     if c.cross_chain is not None and c.cross_chain.correlation > 4 * c.cross_chain.noise:
         lines.append(
             f"the chains move together: correlation {c.cross_chain.correlation:.3f} ± "
