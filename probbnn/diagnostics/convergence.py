@@ -602,7 +602,7 @@ def _mixing_result(mixing: Mixing) -> _Result:
         return f"none of the {len(mixing.names)} values ever changes", {}
     numbers = mixing.to_dict()
     text = (
-        f"{mixing.share_converged:.1%} of {mixing.num_varying} values have R-hat ≤ {LARGEST_RHAT} "
+        f"{mixing.share_converged:.1%} of {mixing.num_varying:,} values have R-hat ≤ {LARGEST_RHAT} "
         f"and ESS ≥ {LEAST_ESS}; R-hat: median {numbers['rhat']['median']:.3f}, worst "
         f"{numbers['rhat']['worst']:.3f} ({mixing.worst}), "
         + ", ".join(f"{mixing.share_above(r):.1%} above {r}" for r in _RHATS)

@@ -263,7 +263,7 @@ def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:
         lines.append(f"no R-hat can be computed from so few draws: {c.num_draws} per chain")
     elif mixing.num_varying:
         lines.append(
-            f"{mixing.share_converged:.1%} of {mixing.num_varying} {c.space} have R-hat ≤ "
+            f"{mixing.share_converged:.1%} of {mixing.num_varying:,} {c.space} have R-hat ≤ "
             f"{LARGEST_RHAT} and a bulk ESS of at least {LEAST_ESS} ({LEAST_SHARE:.0%} are "
             f"needed); median R-hat {np.nanmedian(mixing.rhat):.3f}, worst "
             f"{np.nanmax(mixing.rhat):.3f}; median ESS {np.nanmedian(mixing.ess_bulk):.0f}, worst "
