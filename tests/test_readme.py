@@ -1,9 +1,10 @@
-"""The README's Python runs, block after block, as a newcomer would paste it."""
+"""The Python of README and docs runs, block after block, as a newcomer would paste it."""
 
 import re
 from pathlib import Path
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_python_blocks_run(capsys):
@@ -19,6 +20,13 @@ def test_python_blocks_run(capsys):
     assert "gradient noise / T" in printed
     assert names["weights"].shape == (4, 100, 3)
     assert 0 <= names["mala_info"].acceptance_rate <= 1
+
+
+def test_the_diagnostics_of_docs_run(capsys):
+    text = (ROOT / "docs" / "diagnostics.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(block, "diagnostics.md", "exec"), {})
+    assert "\nconverged\n- 100.0% of 3 parameters" in capsys.readouterr().out
 
 
 def test_methods_table_is_the_registry():

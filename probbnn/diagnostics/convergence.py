@@ -602,9 +602,9 @@ def _mixing_result(mixing: Mixing) -> _Result:
         return f"none of the {len(mixing.names)} values ever changes", {}
     numbers = mixing.to_dict()
     text = (
-        f"{mixing.share_converged:.1%} of {mixing.num_varying:,} values have R-hat ≤ {LARGEST_RHAT} "
-        f"and ESS ≥ {LEAST_ESS}; R-hat: median {numbers['rhat']['median']:.3f}, worst "
-        f"{numbers['rhat']['worst']:.3f} ({mixing.worst}), "
+        f"{mixing.share_converged:.1%} of {mixing.num_varying:,} values have R-hat ≤ "
+        f"{LARGEST_RHAT} and ESS ≥ {LEAST_ESS}; R-hat: median {numbers['rhat']['median']:.3f}, "
+        f"worst {numbers['rhat']['worst']:.3f} ({mixing.worst}), "
         + ", ".join(f"{mixing.share_above(r):.1%} above {r}" for r in _RHATS)
     )
     if mixing.num_constant:
@@ -630,8 +630,8 @@ def _ess_result(c: Convergence) -> _Result:
     bulk, tail = numbers["ess_bulk"], numbers["ess_tail"]
     total = c.num_chains * c.num_draws
     text = (
-        f"bulk: worst {bulk['worst']:.0f}, median {bulk['median']:.0f}; tail: worst "
-        f"{tail['worst']:.0f}, median {tail['median']:.0f}; of {total} draws"
+        f"bulk: worst {bulk['worst']:,.0f}, median {bulk['median']:,.0f}; tail: worst "
+        f"{tail['worst']:,.0f}, median {tail['median']:,.0f}; of {total:,} draws"
     )
     return text, {"ess_bulk": bulk, "ess_tail": tail, "num_draws": total}
 

@@ -266,8 +266,8 @@ def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:
             f"{mixing.share_converged:.1%} of {mixing.num_varying:,} {c.space} have R-hat ≤ "
             f"{LARGEST_RHAT} and a bulk ESS of at least {LEAST_ESS} ({LEAST_SHARE:.0%} are "
             f"needed); median R-hat {np.nanmedian(mixing.rhat):.3f}, worst "
-            f"{np.nanmax(mixing.rhat):.3f}; median ESS {np.nanmedian(mixing.ess_bulk):.0f}, worst "
-            f"{np.nanmin(mixing.ess_bulk):.0f}"
+            f"{np.nanmax(mixing.rhat):.3f}; median ESS {np.nanmedian(mixing.ess_bulk):,.0f}, "
+            f"worst {np.nanmin(mixing.ess_bulk):,.0f}"
         )
         if mixing.num_constant:
             lines.append(f"constant in every draw, and left out: {mixing.num_constant}")
