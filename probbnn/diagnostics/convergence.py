@@ -668,7 +668,8 @@ def _nested_result(c: Convergence) -> _Result:
     }
     return (
         f"median {numbers['median']:.3f}, worst {numbers['worst']:.3f} of {c.num_superchains} "
-        f"groups of {size} chains",
+        f"groups of {size} chains; one independent draw from each: "
+        f"{numbers['independent_draws']:.3f}",
         numbers,
     )
 
@@ -776,7 +777,7 @@ _TEXTS = {
         "Nested R-hat",
         "Groups of chains against each other: it tells whether many chains have forgotten where "
         "they started even where each is too short for R-hat.",
-        "Lengthen the warm-up until it is below the value of independent draws.",
+        "Lengthen the warm-up until it is at most what one independent draw from each chain gives.",
     ),
     "disagreement": (
         "Disagreement of chains",
