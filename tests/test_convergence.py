@@ -216,14 +216,28 @@ def test_the_log_density_drifts_by_its_trace_or_else_by_its_draws():
     level = np.random.default_rng(0).normal(size=(4, 1_000))
     rising = level + np.linspace(0, 20, 1_000)
     late = level + np.where(np.arange(1_000) < 500, -20, 0)
-    for group, dim in (("/trace", "step"), ("/sample_stats", "draw")):
-        values = {"logdensity": (("chain", dim), rising)}
-        drift = pb.diagnose(as_tree(level[..., None], **{group: xr.Dataset(values)})).drift
-        assert drift > 1.5
-        values = {"logdensity": (("chain", dim), late)}  # its first half is no matter
-        drift = pb.diagnose(as_tree(level[..., None], **{group: xr.Dataset(values)})).drift
-        assert drift < 1.01
+    apart = level + 5 * np.arange(4)[:, None]
+
+    def drift(values, group, dim, name="logdensity", **groups):
+        groups[group] = xr.Dataset({name: (("chain", dim), values)})
+        return pb.diagnose(as_tree(level[..., None], **groups)).drift
+
+    for where in (("/trace", "step"), ("/sample_stats", "draw"), ("/sample_stats", "draw", "lp")):
+        assert drift(rising, *where) > 1.5
+        assert drift(late, *where) < 1.01  # its first half is no matter
+        assert drift(apart, *where) < 1.01  # nor is where a chain is, if it stays there
     assert pb.diagnose(as_tree(level[..., None])).drift is None
+
+
+@pytest.mark.parametrize(("warmup", "drifts"), [(700, False), (990, True)])
+def test_warm_up_is_no_drift_where_enough_follows_it(warmup, drifts):
+    steps = np.arange(1, 1_001)
+    values = np.random.default_rng(0).normal(size=(4, 1_000)) + 20 * np.minimum(steps / warmup, 1)
+    trace = xr.Dataset({"logdensity": (("chain", "step"), values)}, {"step": steps})
+    kept = np.arange(warmup + 1, 1_001, 9)
+    stats = xr.Dataset({"step": ("draw", kept)})
+    tree = as_tree(np.zeros((4, len(kept), 1)), **{"/trace": trace, "/sample_stats": stats})
+    assert (pb.diagnose(tree).drift > 1.1) == drifts
 
 
 def test_psis_loo_is_right_where_it_is_known():
@@ -288,11 +302,26 @@ def test_new_observations_are_not_taken_for_the_function():
     assert c.function is None
 
 
-def test_many_short_chains_have_a_nested_r_hat():
-    c = pb.diagnose(as_tree(np.random.default_rng(0).normal(size=(12, 20, 3))))
+def test_short_chains_of_known_starts_have_a_nested_r_hat():
+    """Four starts, sixteen chains from each: they have forgotten them, or they have not."""
+    groups = np.repeat(np.arange(4), 16)
+    forgotten = np.random.default_rng(0).normal(size=(64, 8, 3))
+    remembered = forgotten + 5 * groups[:, None, None]
+    c = pb.diagnose(as_tree(forgotten), superchains=groups)
     assert c.num_superchains == 4
-    assert np.median(c.nested_rhat) < 1.1
-    assert pb.diagnose(as_tree(np.zeros((11, 20, 1)))).nested_rhat is None
+    bound = c.diagnostics["nested_rhat"].numbers["independent_draws"]
+    assert bound == np.sqrt(1 + 1 / 16)
+    assert np.max(c.nested_rhat) < bound
+    assert np.min(pb.diagnose(as_tree(remembered), superchains=groups).nested_rhat) > 2
+    # Chains of unknown starts cannot be grouped: their dispersion would be in both variances.
+    assert "known to share their starts" in pb.diagnose(as_tree(remembered)).missing["nested_rhat"]
+
+
+@pytest.mark.parametrize("groups", [[0, 0, 1], [0, 0, 0, 0], [0, 1, 2, 3], [0, 0, 0, 1]])
+def test_superchains_must_be_equal_groups(groups):
+    tree = as_tree(np.random.default_rng(0).normal(size=(4, 20, 1)))
+    with pytest.raises(pb.InputError, match=r"superchains has \d entries .* 4 chains; give"):
+        pb.diagnose(tree, superchains=groups)
 
 
 def test_point_estimates_are_told_apart(target, classes):
@@ -306,3 +335,61 @@ def test_point_estimates_are_told_apart(target, classes):
 def test_what_has_no_posterior_is_refused(given):
     with pytest.raises(pb.InputError, match="no group posterior with dims chain and draw"):
         pb.diagnose(given)
+
+
+# Trees that others made
+
+
+def test_indicators_counts_and_text_are_taken_or_left():
+    rng = np.random.default_rng(0)
+    shape = (4, 200)
+    posterior = xr.Dataset(
+        {
+            "switch": (("chain", "draw"), rng.random(shape) < 0.5),
+            "count": (("chain", "draw"), rng.integers(9, size=shape)),
+            "name": (("chain", "draw"), np.full(shape, "a")),
+            "fixed": ("unit", [1.0, 2.0]),
+        }
+    )
+    c = pb.diagnose(xr.DataTree.from_dict({"/posterior": posterior}))
+    assert sorted(c.parameters.names) == ["count", "switch"]
+    assert c.parameters.share_above(1.05) == 0
+
+
+def test_variables_of_other_shapes_are_no_probes():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(2, 50, 3))
+    elsewhere = {
+        # What ArviZ calls the axes of a NumPyro site.
+        "/posterior_predictive": {
+            "probability": (("chain", "draw", "p_dim_0"), rng.random((2, 50, 4)))
+        },
+        "/predictions": {"probability": (("chain", "draw", "p_dim_0"), rng.random((2, 50, 4)))},
+        "/log_likelihood": {"y": ("y_dim_0", rng.random(5))},
+    }
+    c = pb.diagnose(as_tree(values, **{k: xr.Dataset(v) for k, v in elsewhere.items()}))
+    assert c.running is c.disagreement is c.loo is None
+    fewer = xr.Dataset({"output": (("chain", "draw", "probe"), rng.random((2, 10, 4)))})
+    assert pb.diagnose(as_tree(values, **{"/posterior_predictive": fewer})).space == "parameters"
+
+
+def test_a_log_density_alone_is_judged():
+    posterior = xr.Dataset(
+        {"log_density": (("chain", "draw"), np.random.default_rng(0).normal(size=(4, 500)))}
+    )
+    assert pb.diagnose(xr.DataTree.from_dict({"/posterior": posterior})).parameters.num_varying == 1
+
+
+def test_values_that_are_not_finite_are_no_constants():
+    values = np.random.default_rng(0).normal(size=(4, 500, 3))
+    values[0, 7, 1] = np.nan
+    values[..., 2] = 1.0
+    c = pb.diagnose(as_tree(values))
+    assert (c.parameters.num_constant, c.parameters.num_varying) == (1, 1)
+    assert c.parameters.nonfinite == ["theta[1]"]
+    assert c.num_nonfinite == 1
+
+
+def test_no_draws_are_refused():
+    with pytest.raises(pb.InputError, match="the posterior has 4 chains of 0 draws"):
+        pb.diagnose(as_tree(np.zeros((4, 0, 1))))

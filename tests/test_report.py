@@ -317,7 +317,7 @@ def test_a_directory_that_is_no_run(tmp_path, copy, capsys):
     (damaged / "run.json").write_text("[]")
     for directory, message in (
         (tmp_path, "holds no run"),
-        (tmp_path / "absent", "holds no run"),
+        (tmp_path / "absent", "is no directory"),
         (comparison, "holds a comparison"),
         (damaged, "holds no run"),
     ):
@@ -352,6 +352,45 @@ def test_several_runs_side_by_side(copy, tmp_path, capsys):
     about = [image["alt"] for image in page.all("img") if "Reliability" in image["alt"]]
     assert [alt[:3] for alt in about] == ["one", "two"]
     assert "| run | method |" in out.with_suffix(".md").read_text()
+
+
+def test_runs_of_one_name_are_told_apart(copy, tmp_path, capsys):
+    one, two = copy("here/same"), copy("there/same")
+    out = tmp_path / "both.html"
+    assert main(["report", str(one), str(two), "--out", str(out)]) == 0
+    for name in ("here/same: psgld", "there/same: psgld"):
+        assert name in read(out).text
+    assert main(["report", str(one), f"{one}/../same", "--out", str(out)]) == 2
+    assert "was given twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("run.json", lambda run: run.update(device="a laptop")),
+        ("metrics.json", lambda metrics: metrics.update(methods=["psgld"])),
+        ("metrics.json", lambda metrics: metrics["methods"]["psgld"]["uncertainty"].clear()),
+        ("metrics.json", lambda metrics: metrics["methods"]["psgld"]["reliability"].clear()),
+        ("metrics.json", lambda metrics: metrics["methods"]["psgld"].update(seconds="long")),
+    ],
+)
+def test_a_file_that_was_changed_is_shown_or_refused_in_a_line(copy, capsys, file, change):
+    directory = copy("changed")
+    edit(directory / file, change)
+    status = main(["report", str(directory)])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert (status, len(lines)) in ((0, 0), (2, 1))
+
+
+def test_what_a_newer_version_wrote_is_left_out(copy):
+    directory = copy("newer")
+
+    def add(metrics):
+        metrics["methods"]["psgld"]["reliability"]["spread"] = [0.0]
+        metrics["methods"]["psgld"]["sets"]["test"]["votes"]["thresholds"]["new"] = [0.0]
+
+    edit(directory / "metrics.json", add)
+    assert read(write_report([directory])).text
 
 
 # In a real browser

@@ -27,6 +27,7 @@ __all__ = [
     "LEAST_SHARE",
     "LOO",
     "LARGEST_RHAT",
+    "RHATS",
     "Convergence",
     "CrossChain",
     "Diagnostic",
@@ -45,13 +46,16 @@ LEAST_ESS = 400
 LEAST_SHARE = 0.99
 """Share of the values that must do so."""
 
-# R-hat thresholds whose shares are reported, from today's strict one to Gelman & Rubin's.
-_RHATS = (1.01, 1.05, 1.1)
+RHATS = (LARGEST_RHAT, 1.05, 1.1)
+"""R-hat thresholds whose shares are reported, from today's strict one to Gelman & Rubin's."""
+
 # Variables of ``posterior_predictive`` that are the function, and not new observations, whose
 # noise would make any chain look as if it mixed.
 _FUNCTIONS = ("probability", "output")
 # Variables of ``posterior`` that are no parameters.
 _NO_PARAMETERS = {"log_density", "log_prior", "layer_norm"}
+# Names of the log density in ``sample_stats``: ours, and ArviZ's, whose sign makes no difference.
+_LOG_DENSITIES = ("logdensity", "lp")
 # Of more than this, a random subset says the same.
 _MOST_VALUES = 2_000
 _MOST_VALUES_BY_CHAIN = 300
@@ -89,6 +93,7 @@ class Mixing:
         ess_bulk: bulk effective sample size, ``(k,)``.
         ess_tail: the smaller one of the 5 % and 95 % quantiles, ``(k,)``.
         mcse: Monte Carlo standard error of the mean, in units of the quantity, ``(k,)``.
+        nonfinite: names of those that are NaN or infinite in some draw.
     """
 
     names: Sequence[str]
@@ -96,16 +101,17 @@ class Mixing:
     ess_bulk: np.ndarray
     ess_tail: np.ndarray
     mcse: np.ndarray
+    nonfinite: Sequence[str] = ()
 
     @property
     def num_constant(self) -> int:
         """Quantities that were the same in every draw: there is nothing to compare."""
-        return int(np.isnan(self.ess_bulk).sum())
+        return len(self.names) - self.num_varying - len(self.nonfinite)
 
     @property
     def num_varying(self) -> int:
-        """All the others, of which the shares are taken."""
-        return len(self.names) - self.num_constant
+        """Those that can be compared, of which the shares are taken."""
+        return int((~np.isnan(self.ess_bulk)).sum())
 
     @property
     def worst(self) -> str:
@@ -134,7 +140,7 @@ class Mixing:
                 "worst": float(np.nanmax(self.rhat)),
                 "worst_at": self.worst,
                 "median": float(np.nanmedian(self.rhat)),
-                "share_above": {str(limit): self.share_above(limit) for limit in _RHATS},
+                "share_above": {str(limit): self.share_above(limit) for limit in RHATS},
             },
             **{
                 name: {
@@ -224,16 +230,17 @@ class Convergence:
         function: mixing of the function's values at the probes.
         parameters: mixing of parameters: of a random subset for a tree made by `Draws`.
         within_chain: R-hat of each chain against itself, in quarters, ``(chain, value)``.
-        spread: each chain's standard deviation in units of the median chain's, median over the
-            values, ``(chain,)``: 0 stands still.
+        spread: each chain's standard deviation in units of the median of those that move, median
+            over the values, ``(chain,)``: 0 stands still.
         bad_without: share of values with R-hat > 1.01 if a chain is left out, ``(chain,)``.
-        nested_rhat: of each value, ``(value,)``.
-        num_superchains: into how many equal groups the chains were put for it.
+        nested_rhat: of each value, ``(value,)``, where superchains were given.
+        num_superchains: how many these are.
         cross_chain: do the chains move together?
         running: NLL and accuracy against draws.
         disagreement: between the chains' predictives.
         loo: PSIS-LOO of the examples in ``log_likelihood``.
-        drift: split R-hat of the log density over the last half of the run.
+        drift: R-hat of each chain's log density against itself late in the run, median over the
+            chains.
         num_nonfinite: draws, over all chains, at which something is NaN or infinite.
         num_divergent: draws that ended a divergent trajectory, of kernels that say so.
         missing: what is ``None``, and why.
@@ -301,7 +308,7 @@ class Convergence:
         }
 
 
-def diagnose(tree: Any) -> Convergence:
+def diagnose(tree: Any, superchains: Sequence[int] | None = None) -> Convergence:
     """Judge convergence from an ArviZ tree.
 
     Args:
@@ -311,9 +318,13 @@ def diagnose(tree: Any) -> Convergence:
             ``output`` (other names there are taken for new observations, which say nothing about
             mixing), and in ``predictions``, where held-out examples are; ``log_likelihood`` is
             for PSIS-LOO. What is not there is reported as missing.
+        superchains: for nested R-hat, the group of each chain, ``(chain,)``: chains of a group
+            started from the same position, and other groups from others. At least two groups, of
+            equal size, of at least two chains.
 
     Raises:
-        InputError: if there is no ``posterior`` with dims ``chain`` and ``draw``.
+        InputError: if there is no ``posterior`` with dims ``chain`` and ``draw``, it has no draws,
+            or the superchains are not as described.
 
     Examples:
         >>> import numpy as np, xarray as xr
@@ -330,12 +341,18 @@ def diagnose(tree: Any) -> Convergence:
             "draws.to_datatree(target, probes) or an arviz.from_… function returned"
         )
     num_chains, num_draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    if not num_chains * num_draws:
+        raise InputError(
+            f"the posterior has {num_chains} chains of {num_draws} draws; expected some"
+        )
+    groups = None if superchains is None else _check_superchains(superchains, num_chains)
     attrs = getattr(tree, "attrs", {})
     found: dict[str, Any] = {}
     missing: dict[str, str] = {}
 
-    function = _function_values(tree)
-    parameters = _values(posterior.drop_vars(_NO_PARAMETERS & set(posterior.data_vars)))
+    function = _function_values(tree, num_chains, num_draws)
+    others = [name for name in posterior.data_vars if name not in _NO_PARAMETERS]
+    parameters = _values(posterior[others] if others else posterior)
     if function is None:
         missing["function"] = "no probes"
     if num_draws < ranks.MIN_DRAWS:
@@ -349,7 +366,9 @@ def diagnose(tree: Any) -> Convergence:
             found["function"] = _mixing(names, values)
         values = values[..., np.isfinite(values).all(axis=(0, 1))]
         found |= _chain_by_chain(values)
-        found |= _nested(values)
+        if groups is not None:
+            found["nested_rhat"] = ranks.nested_rhat(values, groups)
+            found["num_superchains"] = len(np.unique(groups))
         found["cross_chain"] = _cross_chain(values)
     found["running"] = _running(tree)
     found["disagreement"] = _disagreement(tree)
@@ -357,11 +376,11 @@ def diagnose(tree: Any) -> Convergence:
     found["drift"] = _drift(tree)
     for name, reason in {
         "within_chain": "needs 8 draws per chain",
-        "nested_rhat": "needs 8 chains or more, in equal groups",
+        "nested_rhat": "needs chains known to share their starts (superchains, for diagnose)",
         "cross_chain": "needs two chains that move",
         "running": "no log likelihood",
         "disagreement": "needs two chains and class probabilities",
-        "loo": "no log likelihood of training examples, or too few draws",
+        "loo": "no log likelihood of training examples, too few draws, or values not finite",
         "drift": "no log density of the steps or draws",
     }.items():
         if found.get(name) is None:
@@ -393,12 +412,24 @@ def _group(tree: Any, name: str) -> xr.Dataset | None:
     return group.to_dataset() if isinstance(group, xr.DataTree) else group
 
 
+def _check_superchains(superchains: Sequence[int], num_chains: int) -> np.ndarray:
+    """The groups numbered from 0, ``(chain,)``."""
+    _, groups, sizes = np.unique(np.asarray(superchains), return_inverse=True, return_counts=True)
+    if len(groups) != num_chains or len(sizes) < 2 or sizes.min() < 2 or np.ptp(sizes):
+        raise InputError(
+            f"superchains has {len(groups)} entries in groups of {', '.join(map(str, sizes))}, for "
+            f"{num_chains} chains; give the group of each chain, in at least two groups of equal "
+            "size, of at least two chains"
+        )
+    return groups
+
+
 def _values(group: xr.Dataset) -> tuple[list[str], np.ndarray]:
-    """All scalars of a group, a random subset if there are too many, and their names."""
+    """All numbers of a group, a random subset if there are too many, and their names."""
     names: list[str] = []
     columns = []
     for name, variable in group.data_vars.items():
-        if not {"chain", "draw"} <= set(variable.dims):
+        if not {"chain", "draw"} <= set(variable.dims) or variable.dtype.kind not in "biuf":
             continue
         variable = variable.transpose("chain", "draw", ...)
         axes = [
@@ -406,9 +437,10 @@ def _values(group: xr.Dataset) -> tuple[list[str], np.ndarray]:
             for dim, size in zip(variable.dims[2:], variable.shape[2:], strict=True)
         ]
         names += [_label(str(name), at) for at in itertools.product(*axes)]
-        columns.append(variable.values.reshape(*variable.shape[:2], -1))
+        column = variable.values.reshape(*variable.shape[:2], -1)
+        columns.append(column if column.dtype.kind == "f" else column.astype(float))
     if not columns:
-        return [], np.empty((group.sizes["chain"], group.sizes["draw"], 0))
+        return [], np.empty((group.sizes.get("chain", 0), group.sizes.get("draw", 0), 0))
     values = np.concatenate(columns, axis=-1)
     if len(names) > _MOST_VALUES:
         chosen = random_subset(len(names), _MOST_VALUES)
@@ -420,12 +452,15 @@ def _label(name: str, at: Sequence[Any]) -> str:
     return f"{name}[{', '.join(map(str, at))}]" if at else name
 
 
-def _function_values(tree: Any) -> tuple[list[str], np.ndarray] | None:
+def _function_values(
+    tree: Any, num_chains: int, num_draws: int
+) -> tuple[list[str], np.ndarray] | None:
+    """What is followed at the probes, if it is that of the very draws of the posterior."""
     group = _group(tree, "posterior_predictive")
     if group is None:
         return None
-    known = [name for name in _FUNCTIONS if name in group]
-    return _values(group[known]) if known else None
+    names, values = _values(group[[name for name in _FUNCTIONS if name in group]])
+    return (names, values) if names and values.shape[:2] == (num_chains, num_draws) else None
 
 
 def _nonfinite(values: np.ndarray) -> np.ndarray:
@@ -436,7 +471,8 @@ def _nonfinite(values: np.ndarray) -> np.ndarray:
 
 
 def _mixing(names: Sequence[str], values: np.ndarray) -> Mixing:
-    varying = np.isfinite(values).all(axis=(0, 1)) & (np.ptp(values, axis=(0, 1)) > 0)
+    finite = np.isfinite(values).all(axis=(0, 1))
+    varying = finite & (np.ptp(values, axis=(0, 1)) > 0)
 
     def of_varying(statistic: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         result = np.full(len(names), np.nan)
@@ -449,6 +485,7 @@ def _mixing(names: Sequence[str], values: np.ndarray) -> Mixing:
         ess_bulk=of_varying(ranks.ess_bulk),
         ess_tail=of_varying(ranks.ess_tail),
         mcse=of_varying(ranks.mcse_mean),
+        nonfinite=[name for name, ok in zip(names, finite, strict=True) if not ok],
     )
 
 
@@ -462,10 +499,13 @@ def _chain_by_chain(values: np.ndarray) -> dict[str, np.ndarray]:
     if half >= ranks.MIN_DRAWS:
         halves = [np.stack([chain[:half], chain[-half:]]) for chain in values]
         found["within_chain"] = np.stack([ranks.rhat(pair) for pair in halves])
-    if num_chains >= 3 and values.shape[-1]:
+    if num_chains >= 2 and values.shape[-1]:
+        # In units of the chains that move, however few they are.
         deviations = values.std(axis=1, dtype=float)
-        typical = np.median(deviations, axis=0)
-        found["spread"] = np.median((deviations / typical)[:, typical > 0], axis=1)
+        moving = deviations > 1e-6 * np.ptp(values, axis=(0, 1))
+        typical = np.ma.median(np.ma.array(deviations, mask=~moving), axis=0).filled(np.inf)
+        found["spread"] = np.median(deviations / typical, axis=1)
+    if num_chains >= 3 and values.shape[-1]:
         found["bad_without"] = np.array(
             [
                 np.mean(ranks.rhat(np.delete(values, chain, axis=0)) > LARGEST_RHAT)
@@ -473,16 +513,6 @@ def _chain_by_chain(values: np.ndarray) -> dict[str, np.ndarray]:
             ]
         )
     return found
-
-
-def _nested(values: np.ndarray) -> dict[str, Any]:
-    """Nested R-hat where there are eight chains or more, in four or more equal groups."""
-    num_chains = len(values)
-    groups = next((k for k in range(4, num_chains // 2 + 1) if num_chains % k == 0), None)
-    if groups is None:
-        return {}
-    superchains = np.repeat(np.arange(groups), num_chains // groups)
-    return {"nested_rhat": ranks.nested_rhat(values, superchains), "num_superchains": groups}
 
 
 def _cross_chain(values: np.ndarray) -> CrossChain | None:
@@ -515,26 +545,35 @@ def _running(tree: Any) -> Running | None:
         _, values = _values(seen)
     else:
         return None
-    num_chains, num_draws, _ = values.shape
+    num_chains, num_draws, num_examples = values.shape
+    if not num_examples:
+        return None
+    probabilities = _probabilities(predictions, "example")
     data = _group(tree, "predictions_constant_data")
-    classifies = predictions is not None and "probability" in predictions
     so_far = np.logaddexp.accumulate(np.logaddexp.reduce(values.astype(float), axis=0), axis=0)
     so_far -= np.log(num_chains * np.arange(1, num_draws + 1))[:, None]
-    if classifies:
+    if probabilities is not None:
         so_far = np.maximum(so_far, np.log(NLL_FLOOR))  # as `metrics.nll` has it
     nll = -so_far.mean(axis=1)
-    if predictions is None or not classifies or data is None:
+    if probabilities is None or data is None or "targets" not in data:
         return Running(nll, None, held_out=predictions is not None)
-    probabilities = predictions["probability"].transpose("chain", "draw", "example", "class")
     choices = probabilities.mean("chain").values.cumsum(axis=0, dtype=float).argmax(axis=-1)
     return Running(nll, (choices == data["targets"].values).mean(axis=1), held_out=True)
 
 
+def _probabilities(group: xr.Dataset | None, dim: str) -> xr.DataArray | None:
+    """Class probabilities ``(chain, draw, dim, class)`` as `Draws.to_datatree` has them."""
+    dims = ("chain", "draw", dim, "class")
+    if group is None or "probability" not in group or set(group["probability"].dims) != set(dims):
+        return None
+    return group["probability"].transpose(*dims)
+
+
 def _disagreement(tree: Any) -> Disagreement | None:
-    for name in ("predictions", "posterior_predictive"):
-        group = _group(tree, name)
-        if group is not None and "probability" in group and group.sizes["chain"] > 1:
-            means = group["probability"].mean("draw").transpose("chain", ..., "class").values
+    for name, dim in (("predictions", "example"), ("posterior_predictive", "probe")):
+        probabilities = _probabilities(_group(tree, name), dim)
+        if probabilities is not None and probabilities.sizes["chain"] > 1:
+            means = probabilities.mean("draw").values
             others = (means.sum(axis=0) - means) / (len(means) - 1)
             choices = means.argmax(axis=-1)
             return Disagreement(
@@ -548,6 +587,8 @@ def _loo(log_likelihood: xr.Dataset | None) -> LOO | None:
     if log_likelihood is None:
         return None
     _, values = _values(log_likelihood)
+    if not values.size:
+        return None
     values = values[..., random_subset(values.shape[-1], _MOST_EXAMPLES)].astype(float)
     # One that every draw is equally sure of has no tail to look at.
     values = values[..., np.ptp(values, axis=(0, 1)) > 0]
@@ -579,17 +620,27 @@ def _loo(log_likelihood: xr.Dataset | None) -> LOO | None:
 
 
 def _drift(tree: Any) -> float | None:
-    """R-hat of the second half of the log density's trace, or of its values at the draws."""
-    group = _group(tree, "trace")
-    if group is None:
-        group = _group(tree, "sample_stats")
-    if group is None or "logdensity" not in group:
+    """R-hat of each chain's log density against itself, median over the chains.
+
+    Over the second half of the trace, and of that only what follows warm-up unless next to nothing
+    does; over the second half of the draws where there is no trace.
+    """
+    trace, stats = _group(tree, "trace"), _group(tree, "sample_stats")
+    group = stats if trace is None else trace
+    name = next((name for name in _LOG_DENSITIES if group is not None and name in group), None)
+    if group is None or name is None:
         return None
-    values = group["logdensity"].transpose("chain", ...).values
-    half = values[:, values.shape[1] // 2 :, None]
-    if half.shape[1] < ranks.MIN_DRAWS or not np.isfinite(half).all():
+    values = group[name].transpose("chain", ...).values
+    start = values.shape[1] // 2
+    if trace is not None and stats is not None and "step" in stats and "step" in trace:
+        settled = int(np.searchsorted(trace["step"].values, stats["step"].values[0]))
+        if settled <= 0.75 * values.shape[1]:
+            start = max(start, settled)
+    late = values[:, start:, None]
+    if late.shape[1] < ranks.MIN_DRAWS or not np.isfinite(late).all():
         return None
-    return float(ranks.rhat(half)[0])
+    rhats = [float(ranks.rhat(chain[None])[0]) for chain in late if np.ptp(chain) > 0]
+    return float(np.median(rhats)) if rhats else None
 
 
 # What a person reads: result and numbers of each diagnostic, and what is said of it.
@@ -599,16 +650,18 @@ _Result = tuple[str, dict[str, Any]]
 
 def _mixing_result(mixing: Mixing) -> _Result:
     if not mixing.num_varying:
-        return f"none of the {len(mixing.names)} values ever changes", {}
+        return f"none of the {len(mixing.names)} values ever changes, or they are not finite", {}
     numbers = mixing.to_dict()
     text = (
         f"{mixing.share_converged:.1%} of {mixing.num_varying:,} values have R-hat ≤ "
         f"{LARGEST_RHAT} and ESS ≥ {LEAST_ESS}; R-hat: median {numbers['rhat']['median']:.3f}, "
         f"worst {numbers['rhat']['worst']:.3f} ({mixing.worst}), "
-        + ", ".join(f"{mixing.share_above(r):.1%} above {r}" for r in _RHATS)
+        + ", ".join(f"{mixing.share_above(r):.1%} above {r}" for r in RHATS)
     )
     if mixing.num_constant:
         text += f"; constant: {mixing.num_constant}"
+    if mixing.nonfinite:
+        text += f"; not finite: {len(mixing.nonfinite)}"
     return text, numbers
 
 
@@ -727,7 +780,7 @@ def _loo_result(c: Convergence) -> _Result:
 
 
 def _drift_result(c: Convergence) -> _Result:
-    return f"R-hat {c.drift:.3f} over the last half of the run", {"rhat": c.drift}
+    return f"R-hat within chains {c.drift:.3f}, late in the run", {"rhat": c.drift}
 
 
 _RESULTS: dict[str, Callable[[Convergence], _Result]] = {
@@ -775,8 +828,8 @@ _TEXTS = {
     ),
     "nested_rhat": (
         "Nested R-hat",
-        "Groups of chains against each other: it tells whether many chains have forgotten where "
-        "they started even where each is too short for R-hat.",
+        "Groups of chains against each other, each group from a start of its own: it tells "
+        "whether many chains have forgotten their starts even where each is too short for R-hat.",
         "Lengthen the warm-up until it is at most what one independent draw from each chain gives.",
     ),
     "disagreement": (
@@ -799,8 +852,8 @@ _TEXTS = {
     ),
     "drift": (
         "Drift of the log density",
-        "R-hat of the log density at the steps, which are there even where hardly a draw was kept, "
-        "or at the draws of methods that run whole chains.",
+        "R-hat of each chain's log density against itself, late in the run: at the steps, which "
+        "are there even where hardly a draw was kept, or else at the draws.",
         "Above 1.1 the chains are still on their way: lengthen the warm-up.",
     ),
     "loo": (

@@ -5,16 +5,16 @@ The first rule that holds decides; the evidence lists all that was found.
 1. *diverged*: a draw is not finite, or more than 1 % of the trajectories ended in a divergence.
 2. *biased by minibatch noise or step size*: the noise of minibatch gradients adds more than 5 % of
    T (and the meter's whole band is above half of that); or the configurational temperature is more
-   than 10 % above T (its whole band is) and the log density does not drift (R-hat of its trace up
-   to 1.1); or the chains move together (correlation above 0.1, and above four times what chance
-   gives).
-3. *not converged*: fewer than 99 % of the values have R-hat ≤ 1.01 and a bulk ESS of at least 400;
-   or the configurational temperature is not within 10 % of T, known to ±20 %; or the run's settings
-   say that its chains share minibatches, so that R-hat cannot vouch for them. Its cause is the
-   first of: fewer than 4 draws per chain; a chain whose spread is under a fifth of the others'; a
-   chain without which three quarters of the bad values are good; shared minibatches; chains that
-   agree with themselves and not with each other; at least half of the draws independent, and too
-   few of them; a run that is too short.
+   than 10 % above T (its whole band is) and the log density does not drift (R-hat within chains up
+   to 1.1); or the chains share minibatches and move together (correlation above 0.1, and above four
+   times what chance gives).
+3. *not converged*: fewer than 99 % of the values have R-hat ≤ 1.01 and a bulk ESS of at least 400,
+   or one has an R-hat above 1.1; or the configurational temperature is not within 10 % of T, known
+   to ±20 %; or the chains share minibatches or move together, so that R-hat cannot vouch for them.
+   Its cause is the first of: fewer than 4 draws per chain; chains whose spread is under a fifth of
+   the others'; a chain without which three quarters of the bad values are good; shared minibatches
+   or chains that move together; chains that agree with themselves and not with each other; at least
+   half of the draws independent, and too few of them; a run that is too short.
 4. *converged*: none of these.
 
 The values are the function's at the probes, or parameters where a run has no probes. A law at a
@@ -45,6 +45,8 @@ _MOST_DIVERGENT = 0.01
 _MOST_DRIFT = 1.1
 _MOST_CORRELATION = 0.1
 _STUCK = 0.2
+# No value may be worse than this, however good the others are.
+_WORST_RHAT = 1.1
 # Nobody waits for a run that is more times longer.
 _MOST_TIMES = 20
 
@@ -117,12 +119,12 @@ def judge(
     evidence = tuple(_evidence(convergence, meters))
     problem = (
         _divergence(convergence)
-        or _bias(convergence, meters)
+        or _bias(convergence, meters, settings or {})
         or _no_convergence(convergence, meters, settings or {})
     )
-    if problem is None:
-        return Verdict("converged", "", evidence, "use the draws")
-    label, cause, next_step = problem
+    label, cause, next_step = problem or ("converged", "", "use the draws")
+    if problem is None and convergence.num_chains == 1:
+        next_step += "; better of four chains, from different starts"
     asked = convergence.temperature if meters is None else meters.temperature
     if asked is not None and asked != 1:
         next_step += "; for the posterior, at temperature 1"
@@ -130,6 +132,8 @@ def judge(
 
 
 _Problem = tuple[Label, str, str]
+
+_OWN_MINIBATCHES = "run with shared_minibatches=False"
 
 
 def _divergence(c: Convergence) -> _Problem | None:
@@ -149,12 +153,19 @@ def _divergence(c: Convergence) -> _Problem | None:
     return None
 
 
-def _bias(c: Convergence, meters: TemperatureMeters | None) -> _Problem | None:
+def _move_together(c: Convergence) -> bool:
+    if c.cross_chain is None:
+        return False
+    correlation, by_chance = c.cross_chain
+    return correlation > max(_MOST_CORRELATION, 4 * by_chance)
+
+
+def _bias(
+    c: Convergence, meters: TemperatureMeters | None, settings: Mapping[str, Any]
+) -> _Problem | None:
     label: Label = "biased by minibatch noise or step size"
-    if c.cross_chain is not None:
-        correlation, by_chance = c.cross_chain
-        if correlation > max(_MOST_CORRELATION, 4 * by_chance):
-            return label, "the chains share minibatches", "run with shared_minibatches=False"
+    if _move_together(c) and settings.get("shared_minibatches"):
+        return label, "the chains share minibatches", _OWN_MINIBATCHES
     if meters is None:
         return None
     noise = meters.gradient_noise
@@ -192,14 +203,19 @@ def _no_convergence(
         )
     if not mixing.num_varying:
         return label, "nothing ever changes", "check the step size, and that this is a sampler"
-    short = mixing.share_converged < LEAST_SHARE
+    short = not _mixes(mixing)
+    if c.spread is not None and (c.spread < _STUCK).all():
+        return label, "no chain moves", "check the step size, and that this is a sampler"
     if short and (odd := _odd_chain(c, mixing)):
-        return label, odd, "run that chain anew from another start, and all of them longer"
+        return label, odd, "start anew from elsewhere where it is stuck, and run all chains longer"
     if settings.get("shared_minibatches"):
+        cause = "the chains share minibatches, and R-hat cannot vouch for them"
+        return label, cause, _OWN_MINIBATCHES
+    if _move_together(c):
         return (
             label,
-            "the chains share minibatches, and R-hat cannot vouch for them",
-            "run with shared_minibatches=False",
+            "the chains move together, and R-hat cannot vouch for them",
+            "give each chain its own random key, its own start and its own minibatches",
         )
     if short:
         return (label, *_too_short(c, mixing))
@@ -212,13 +228,20 @@ def _no_convergence(
     return None
 
 
+def _mixes(mixing: Mixing) -> bool:
+    """Whether nearly all values are well mixed, and none is far from it."""
+    return mixing.share_converged >= LEAST_SHARE and np.nanmax(mixing.rhat) <= _WORST_RHAT
+
+
 def _odd_chain(c: Convergence, mixing: Mixing) -> str:
-    """What is wrong with a single chain, if that is the trouble."""
-    if c.spread is None or c.bad_without is None:
+    """What is wrong with some of the chains, if that is the trouble."""
+    stuck = [] if c.spread is None else np.flatnonzero(c.spread < _STUCK).tolist()
+    if len(stuck) == 1:
+        return f"chain {stuck[0]} is stuck"
+    if stuck:
+        return f"chains {', '.join(map(str, stuck))} are stuck"
+    if c.bad_without is None:
         return ""
-    stuck = np.flatnonzero(c.spread < _STUCK)
-    if len(stuck):
-        return f"chain {', '.join(map(str, stuck))} is stuck"
     best = int(c.bad_without.argmin())
     others = np.delete(c.bad_without, best)
     if c.bad_without[best] < 0.25 * min(others.min(), mixing.share_above(LARGEST_RHAT)):
@@ -235,7 +258,10 @@ def _too_short(c: Convergence, mixing: Mixing) -> tuple[str, str]:
             "each chain stays in a region of its own",
             "more chains from more places, a cyclical step size, or a longer run",
         )
-    low_ess, high_rhat = np.quantile(ess, 0.01), np.nanquantile(mixing.rhat, 0.99)
+    # Of nearly all values if these are the trouble, else of the worst.
+    left_out = 0.01 if mixing.share_converged < LEAST_SHARE else 0.0
+    low_ess = np.quantile(ess, left_out)
+    high_rhat = np.quantile(mixing.rhat[np.isfinite(mixing.rhat)], 1 - left_out)
     if low_ess > c.num_chains * c.num_draws / 2:
         ratio = math.ceil(2 * LEAST_ESS / low_ess)
         return "too few draws were kept", f"keep {ratio} times as many draws"
@@ -266,15 +292,20 @@ def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:
             f"{mixing.share_converged:.1%} of {mixing.num_varying:,} {c.space} have R-hat ≤ "
             f"{LARGEST_RHAT} and a bulk ESS of at least {LEAST_ESS} ({LEAST_SHARE:.0%} are "
             f"needed); median R-hat {np.nanmedian(mixing.rhat):.3f}, worst "
-            f"{np.nanmax(mixing.rhat):.3f}; median ESS {np.nanmedian(mixing.ess_bulk):,.0f}, "
-            f"worst {np.nanmin(mixing.ess_bulk):,.0f}"
+            f"{np.nanmax(mixing.rhat):.3f} ({mixing.worst}); median ESS "
+            f"{np.nanmedian(mixing.ess_bulk):,.0f}, worst {np.nanmin(mixing.ess_bulk):,.0f}"
         )
         if mixing.num_constant:
             lines.append(f"constant in every draw, and left out: {mixing.num_constant}")
+    if mixing is not None and mixing.nonfinite:
+        some = ", ".join(mixing.nonfinite[:3]) + (", …" if len(mixing.nonfinite) > 3 else "")
+        lines.append(f"not finite in some draw: {len(mixing.nonfinite)} {c.space} ({some})")
+    if c.num_chains == 1:
+        lines.append("one chain: compared are its halves, which would agree in the wrong place too")
     if c.spread is not None and c.spread.min() < _STUCK:
         lines.append("spread of the chains: " + ", ".join(f"{s:.2f}" for s in c.spread))
     if c.drift is not None and c.drift > _MOST_DRIFT:
-        lines.append(f"the log density drifts: R-hat {c.drift:.2f} over the last half of the run")
+        lines.append(f"the log density drifts: R-hat within chains {c.drift:.2f}, late in the run")
     if c.cross_chain is not None and c.cross_chain.correlation > 4 * c.cross_chain.noise:
         lines.append(
             f"the chains move together: correlation {c.cross_chain.correlation:.3f} ± "

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
+from probbnn.diagnostics.convergence import RHATS
 from probbnn.metrics import AccuracyVsConfidence, Reliability, RiskCoverage
 
 __all__ = [
@@ -36,7 +37,6 @@ _STYLES = ["-", "--", "-.", ":"]
 _WIDTH = 5.0
 # An SVG of more bytes has so many points that a bitmap of it is smaller.
 _LARGE_SVG = 60_000
-_RHATS = (1.01, 1.05, 1.1)
 
 
 def save(figure: Figure, stem: Path) -> None:
@@ -249,7 +249,7 @@ def rhat_figure(rhats: Mapping[str, np.ndarray], title: str) -> Figure:
     for axes, (name, values) in zip(panels, excess.items(), strict=True):
         weights = np.full(len(values), 100 / max(1, len(values)))
         axes.hist(values, bins=bins, weights=weights, color=_COLOURS[5])
-        for limit, style in zip(_RHATS, ("-", "--", ":"), strict=True):
+        for limit, style in zip(RHATS, ("-", "--", ":"), strict=True):
             axes.axvline(limit - 1, color=_ORANGE, ls=style, lw=1.2)
         axes.set(xscale="log", ylabel="share (%)")
         axes.set_title(name, fontsize="small")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from probbnn import __version__
 from probbnn.errors import InputError
 from probbnn.report import facts
 from probbnn.report.images import images
@@ -31,13 +32,21 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
         The HTML file.
 
     Raises:
-        InputError: if a directory holds no run, or the files cannot be written.
+        InputError: if a directory holds no run, a file of it was changed so that it cannot be
+            shown, or the report cannot be written.
     """
     out = Path(directories[0]) / "report.html" if out is None else Path(out)
     if out.suffix != ".html":
         raise InputError(f"the report cannot be called {out.name}; give a name that ends in .html")
-    alone = len(directories) == 1
-    content = _content([collect(Path(directory), alone=alone) for directory in directories])
+    runs = collect([Path(directory) for directory in directories])
+    try:
+        content = _content(runs)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the files of {', '.join(run.name for run in runs)} are not as probbnn "
+            f"{__version__} writes them ({type(error).__name__}: {error}); restore run.json and "
+            "metrics.json, or use the version that run.json names"
+        ) from error
     try:
         for path, render in ((out, _html), (out.with_suffix(".md"), _markdown)):
             with written_atomically(path) as beside:

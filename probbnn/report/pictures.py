@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 from probbnn.diagnostics import ranks
+from probbnn.diagnostics.convergence import RHATS
 from probbnn.metrics import AccuracyVsConfidence, Reliability, RiskCoverage
 from probbnn.report import figures
 from probbnn.report.recorded import Entry, Run, at
@@ -69,11 +70,15 @@ def _mixing_pictures(run: Run) -> _Drawn:
             )
         if rhats:
             alt += f"; with the ranks of the draws. {rhats}"
-        caption = f"{entry.label}. " + (
-            "Chains that agree cross all the time, and their bars are level with the dotted lines."
-            if quantities
-            else "It keeps no draws to rank."
-        )
+        if quantities:
+            caption = (
+                "Chains that agree cross all the time, and their bars are level with the dots."
+            )
+        elif entry.is_sampler:
+            caption = f"Ranks take {ranks.MIN_DRAWS} draws per chain, and it kept fewer."
+        else:
+            caption = "A point estimate has no draws to rank."
+        caption = f"{entry.label}. {caption}"
         yield entry.label, figures.mixing_figure(trace, shown, entry.label), f"{alt}.", caption
 
 
@@ -135,8 +140,7 @@ def _rhat_pictures(run: Run) -> _Drawn:
             continue
         parts = [
             f"R-hat {name}: {len(rhat)} values, median {np.median(rhat):.3f}, largest "
-            f"{rhat.max():.3f}, "
-            + ", ".join(f"{np.mean(rhat > x):.0%} above {x}" for x in (1.01, 1.05, 1.1))
+            f"{rhat.max():.3f}, " + ", ".join(f"{np.mean(rhat > x):.0%} above {x}" for x in RHATS)
             for name, rhat in found.items()
         ]
         caption = f"{entry.label}. Lines at 1.01 (today's rule), 1.05 and 1.1 (the first one)."
@@ -145,17 +149,19 @@ def _rhat_pictures(run: Run) -> _Drawn:
 
 
 def _running_pictures(run: Run) -> _Drawn:
-    curves, words = {}, []
+    curves, words, held_out = {}, [], True
     for entry in run.finished:
         numbers = at(entry.metrics, "convergence", "diagnostics", "running", "numbers") or {}
         if len(numbers.get("nll") or ()) > 1:
             nll = np.array(numbers["nll"], float)
             curves[entry.label] = nll, numbers.get("accuracy")
             words.append(f"{entry.label}: NLL {nll[0]:.4f} after one draw, {nll[-1]:.4f} after all")
+            held_out = held_out and bool(numbers.get("held_out"))
     if curves:
+        where = "held-out examples" if held_out else "examples, which some of them have seen"
         caption = (
-            "The average over the draws so far, on held-out examples. It levels off once further "
-            "draws add nothing."
+            f"The average over the draws so far, on {where}. It levels off once further draws add "
+            "nothing."
         )
         yield "running", figures.running_figure(curves), f"{'; '.join(words)}.", caption
 
@@ -169,7 +175,7 @@ def _coverage_pictures(run: Run) -> _Drawn:
             if not isinstance(thresholds, Mapping):
                 continue
             curve = curves[entry.label] = AccuracyVsConfidence(
-                **{name: _array(column) for name, column in thresholds.items()}
+                **{name: _array(thresholds.get(name)) for name in AccuracyVsConfidence._fields}
             )
             nearest = int(np.argmin(np.abs(curve.thresholds - 0.9)))
             text = f"{entry.label} {curve.coverage[nearest]:.1%}"
@@ -198,7 +204,7 @@ def _reliability_pictures(run: Run) -> _Drawn:
     for entry in run.finished:
         found = entry.metrics.get("reliability")
         if found:
-            curves[entry.label] = Reliability(**{k: np.array(v) for k, v in found.items()})
+            curves[entry.label] = Reliability(*(np.array(found[k]) for k in Reliability._fields))
             ece = at(entry.metrics, "sets", "test", entry.shown, "ece", "value")
             words.append(f"{entry.label}: calibration error {_number(ece)}")
     if curves:
@@ -212,7 +218,7 @@ def _risk_pictures(run: Run) -> _Drawn:
     for entry in run.finished:
         found = entry.metrics.get("risk_coverage")
         if found:
-            curve = RiskCoverage(**{k: np.array(v) for k, v in found.items()})
+            curve = RiskCoverage(*(np.array(found[k]) for k in RiskCoverage._fields))
             curves[entry.label] = curve
             nearest = int(np.argmin(np.abs(curve.coverage - 0.9)))
             words.append(

@@ -1,7 +1,7 @@
 """What is on record in a run directory, as the report reads it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,23 +83,42 @@ class Run:
         return [entry for entry in self.entries if entry.metrics]
 
 
-def collect(directory: Path, *, alone: bool = True) -> Run:
-    """Read a run directory.
+def collect(directories: Sequence[Path]) -> list[Run]:
+    """Read run directories.
 
     Args:
-        directory: where `probbnn.experiment.run` wrote.
-        alone: whether this is all that the report is about.
+        directories: where `probbnn.experiment.run` wrote.
 
     Raises:
-        InputError: if it has no ``run.json``; whatever else it lacks is missing from the result.
+        InputError: if one has no ``run.json`` or is there twice; whatever else is missing from
+            them is missing from the result.
     """
+    paths = [directory.resolve() for directory in directories]
+    for number, path in enumerate(paths):
+        if path in paths[:number]:
+            raise InputError(f"{directories[number]} was given twice; give each run once")
+    names = [path.name for path in paths]
+    # Runs of one name are told apart by what is different before it.
+    labels = [
+        name if names.count(name) == 1 else "/".join(path.parts[-2:])
+        for name, path in zip(names, paths, strict=True)
+    ]
+    if len(set(labels)) < len(labels):
+        labels = [str(path) for path in paths]
+    return [
+        _collect(directory, name, prefix="" if len(paths) == 1 else f"{name}: ")
+        for directory, name in zip(directories, labels, strict=True)
+    ]
+
+
+def _collect(directory: Path, name: str, prefix: str) -> Run:
     record = _read_json(directory / "run.json")
     if record is None:
-        kind = "a comparison" if (directory / "comparison.json").exists() else "no run"
-        raise InputError(
-            f"{directory} holds {kind}: there is no run.json that can be read; give a directory "
-            "that `probbnn run` wrote"
-        )
+        kind = "is no directory"
+        if directory.is_dir():
+            found = "a comparison" if (directory / "comparison.json").exists() else "no run"
+            kind = f"holds {found}: there is no run.json that can be read"
+        raise InputError(f"{directory} {kind}; give a directory that `probbnn run` wrote")
     problems = []
     status = record.get("status")
     if status != "finished":
@@ -118,18 +137,17 @@ def collect(directory: Path, *, alone: bool = True) -> Run:
     planned = at(record, "preset", "methods") or {}
     entries = [
         Entry(
-            name=name,
-            label=at(planned, name, "label") or at(methods, name, "label") or name,
-            planned=planned.get(name, {}),
-            record=at(record, "methods", name) or {},
-            metrics=methods.get(name, {}),
-            failure=at(metrics, "failures", name) or {},
-            tree=trees.get(name),
+            name=method,
+            label=at(planned, method, "label") or at(methods, method, "label") or method,
+            planned=at(planned, method) or {},
+            record=at(record, "methods", method) or {},
+            metrics=at(methods, method) or {},
+            failure=at(metrics, "failures", method) or {},
+            tree=trees.get(method),
         )
-        for name in dict.fromkeys([*planned, *methods])
+        for method in dict.fromkeys([*planned, *methods])
     ]
-    name = directory.resolve().name
-    return Run(name, record, entries, problems, prefix="" if alone else f"{name}: ")
+    return Run(name, record, entries, problems, prefix)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
