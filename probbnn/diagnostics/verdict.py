@@ -306,7 +306,7 @@ def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:
         lines.append("spread of the chains: " + ", ".join(f"{s:.2f}" for s in c.spread))
     if c.drift is not None and c.drift > _MOST_DRIFT:
         lines.append(f"the log density drifts: R-hat within chains {c.drift:.2f}, late in the run")
-    if c.cross_chain is not None and c.cross_chain.correlation > 4 * c.cross_chain.noise:
+    if c.cross_chain is not None and _move_together(c):
         lines.append(
             f"the chains move together: correlation {c.cross_chain.correlation:.3f} ± "
             f"{c.cross_chain.noise:.3f}"

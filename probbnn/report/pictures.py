@@ -72,7 +72,7 @@ def _mixing_pictures(run: Run) -> _Drawn:
             alt += f"; with the ranks of the draws. {rhats}"
         if quantities:
             caption = (
-                "Chains that agree cross all the time, and their bars are level with the dots."
+                "Chains that agree cross all the time, their bars level with the dotted lines."
             )
         elif entry.is_sampler:
             caption = f"Ranks take {ranks.MIN_DRAWS} draws per chain, and it kept fewer."
