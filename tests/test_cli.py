@@ -16,6 +16,8 @@ import probbnn.experiment
 from probbnn import cli, presets
 from probbnn.cli import main
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SMALL = ["run", "digits", "--steps", "40", "--chains", "2"]
 METHODS = ["--method", "map,sghmc"]
 
@@ -27,8 +29,9 @@ def python(code, **options):
 
 
 @pytest.fixture
-def no_report(monkeypatch):
-    """Leaves out the page at the end of a run, which tests/test_report.py looks at."""
+def no_pictures(monkeypatch):
+    """Leaves out figures and page at the end of a run, which others look at."""
+    monkeypatch.setattr(probbnn.experiment, "_write_figures", lambda *arguments: None)
     monkeypatch.setattr("probbnn.report.page.write_report", lambda directories: None)
 
 
@@ -109,7 +112,7 @@ def test_terminal_tables(finished_run):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_report")
+@pytest.mark.usefixtures("no_pictures")
 def test_same_seed_same_numbers(finished_run, tmp_path, capsys):
     out, _ = finished_run
     again = tmp_path / "again"
@@ -181,7 +184,7 @@ def test_an_empty_directory_of_the_users_stays(tmp_path, capsys):
     assert tmp_path.is_dir()
 
 
-@pytest.mark.usefixtures("no_report")
+@pytest.mark.usefixtures("no_pictures")
 def test_labels_of_a_run_are_its_own(tmp_path):
     """The notebook calls its pSGLD "sgld"; BlackJAX's SGLD beside it needs another label."""
     arguments = cli._parser().parse_args(["run", "notebook", "--method", "psgld,sgld"])
@@ -200,7 +203,7 @@ def test_missing_data_without_network(tmp_path, capsys, monkeypatch):
     assert not out.exists()
 
 
-@pytest.mark.usefixtures("no_report")
+@pytest.mark.usefixtures("no_pictures")
 def test_a_diverging_method_does_not_stop_the_others(tmp_path, capsys, monkeypatch):
     digits = presets.PRESETS["digits"]
     wild = replace(digits.methods["sgld"], settings={"step_size": 1e6})

@@ -340,6 +340,7 @@ def test_control_variates_leave_no_noise_at_the_center():
 # Positions and the model's own values
 
 
+@pytest.mark.slow
 def test_constrain_keeps_leading_axes_and_works_under_vmap():
     target = target_of(several_observed)
     positions = jax.vmap(jax.vmap(target.init))(jax.random.split(jax.random.key(0), (3, 5)))

@@ -313,6 +313,7 @@ def test_passes_of_nuts_grow_by_its_leapfrog_steps(name):
     assert 1 <= warm_up <= 5 * steps.mean() / 100
 
 
+@pytest.mark.slow
 def test_passes_of_mclmc_are_two_a_step():
     draws = run("mclmc")
     assert_allclose(draws.passes, 100 * 2 * np.arange(1_001, 3_001))
