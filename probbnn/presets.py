@@ -203,9 +203,10 @@ PRESETS: dict[str, Preset] = {
 }
 
 # Every method, on a target whose full-data gradient is cheap.
+_FALLING = {"step_size": cosine(1e-2, 1e-4)}
 _SMALL = {
-    "map": MethodRun("MAP", 1, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
-    "ensemble": MethodRun("deep ensemble", 10, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}),
+    "map": MethodRun("MAP", 1, 3_000, settings=_FALLING),
+    "ensemble": MethodRun("deep ensemble", 10, 3_000, settings=_FALLING),
     "sgld": MethodRun("SGLD", 4, 40_000, 0.25, 500, {"step_size": 2e-4}),
     "psgld": MethodRun("pSGLD", 4, 40_000, 0.25, 500, {"step_size": 5e-3}),
     "sghmc": MethodRun("SGHMC", 4, 40_000, 0.25, 500, {"step_size": 1e-3}),
@@ -217,16 +218,10 @@ _SMALL = {
     "hmcecs": MethodRun(
         "HMCECS, NumPyro", 4, 300, 0.5, 150, {"num_blocks": 100, "max_tree_depth": 8}
     ),
-    "svi": MethodRun("SVI, mean field", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}),
-    "svi_low_rank": MethodRun(
-        "SVI, low rank", 4, 10_000, settings={"step_size": cosine(1e-2, 1e-4)}
-    ),
-    "laplace": MethodRun(
-        "Laplace, last layer", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
-    ),
-    "laplace_diagonal": MethodRun(
-        "Laplace, diagonal", 4, 3_000, settings={"step_size": cosine(1e-2, 1e-4)}
-    ),
+    "svi": MethodRun("SVI, mean field", 4, 10_000, settings=_FALLING),
+    "svi_low_rank": MethodRun("SVI, low rank", 4, 10_000, settings=_FALLING),
+    "laplace": MethodRun("Laplace, last layer", 4, 3_000, settings=_FALLING),
+    "laplace_diagonal": MethodRun("Laplace, diagonal", 4, 3_000, settings=_FALLING),
 }
 
 # What `probbnn compare` runs: the same log density as the preset of that name, and every method

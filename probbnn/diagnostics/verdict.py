@@ -116,16 +116,16 @@ def judge(
         - the temperature was not measured: a bias by minibatch noise or step size would not show
         Next: use the draws
     """
-    evidence = tuple(_evidence(convergence, meters))
+    evidence, settings = tuple(_evidence(convergence, meters)), settings or {}
     problem = (
         _divergence(convergence)
-        or _bias(convergence, meters, settings or {})
-        or _no_convergence(convergence, meters, settings or {})
+        or _bias(convergence, meters, settings)
+        or _no_convergence(convergence, meters, settings)
     )
     label, cause, next_step = problem or ("converged", "", "use the draws")
     if problem is None and convergence.num_chains == 1:
         next_step += "; better of four chains, from different starts"
-    asked = convergence.temperature if meters is None else meters.temperature
+    asked = _asked(convergence, meters)
     if asked is not None and asked != 1:
         next_step += "; for the posterior, at temperature 1"
     return Verdict(label, cause, evidence, next_step)
@@ -151,6 +151,10 @@ def _divergence(c: Convergence) -> _Problem | None:
             "raise target_acceptance_rate towards 0.99, which makes the steps smaller",
         )
     return None
+
+
+def _asked(c: Convergence, meters: TemperatureMeters | None) -> float | None:
+    return c.temperature if meters is None else meters.temperature
 
 
 def _move_together(c: Convergence) -> bool:
@@ -313,7 +317,7 @@ def _evidence(c: Convergence, meters: TemperatureMeters | None) -> list[str]:
         )
     if c.num_divergent:
         lines.append(f"divergent trajectories: {c.num_divergent}")
-    asked = c.temperature if meters is None else meters.temperature
+    asked = _asked(c, meters)
     if asked is not None and asked != 1:
         lines.append(f"T = {asked:,g} was asked for, which is not the posterior's T = 1")
     if meters is None:
