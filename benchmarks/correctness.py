@@ -22,11 +22,11 @@ from _results import fill, markdown_table, write
 
 import probbnn as pb
 from probbnn import metrics, models
-from probbnn.presets import find_preset
+from probbnn.experiments.presets import find_preset
 
 _ROOT = Path(__file__).parents[1]
 sys.path.append(str(_ROOT / "tests"))
-import laws  # noqa: E402
+import stationary as laws  # noqa: E402
 
 _COMMAND = "python benchmarks/correctness.py"
 

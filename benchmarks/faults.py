@@ -30,97 +30,97 @@ class Fault(NamedTuple):
     tests: str
 
 
-_LAWS = "tests/test_laws.py -k"
+_LAWS = "tests/samplers/test_stationary.py -k"
 FAULTS = {
     "√2 dropped from the noise": Fault(
-        "probbnn/kernels/psgld.py",
+        "probbnn/samplers/psgld.py",
         "jnp.sqrt(2 * step_size * temperature * g)",
         "jnp.sqrt(step_size * temperature * g)",
         f"{_LAWS} psgld",
     ),
     "drift's sign flipped": Fault(
-        "probbnn/kernels/psgld.py",
+        "probbnn/samplers/psgld.py",
         "theta + step_size * d +",
         "theta - step_size * d +",
         f"{_LAWS} psgld",
     ),
     "N/B forgotten": Fault(
-        "probbnn/logdensity.py",
+        "probbnn/posterior/base.py",
         "self.data_size / count * loglikelihood",
         "loglikelihood",
         f"{_LAWS} minibatch",
     ),
     "V fed by the mean gradient": Fault(
-        "probbnn/kernels/psgld.py",
+        "probbnn/samplers/psgld.py",
         "rms.update(state.second_moment, grad, step)",
         "rms.update(state.second_moment, jax.tree.map(lambda x: x / 5, grad), step)",
         f"{_LAWS} adapting",
     ),
     "G in place of √G in the noise": Fault(
-        "probbnn/kernels/psgld.py",
+        "probbnn/samplers/psgld.py",
         "jnp.sqrt(2 * step_size * temperature * g)",
         "jnp.sqrt(2 * step_size * temperature) * g",
         f"{_LAWS} psgld",
     ),
     "Γ's sign flipped": Fault(
-        "probbnn/kernels/psgld.py",
+        "probbnn/samplers/psgld.py",
         "-0.5 * g**2 * slope",
         "0.5 * g**2 * slope",
-        "tests/test_psgld.py -k gamma",
+        "tests/samplers/test_psgld.py -k gamma",
     ),
     "temperature applied twice": Fault(
-        "probbnn/kernels/base.py",
+        "probbnn/samplers/base.py",
         "optax.constant_schedule(temperature)",
         "optax.constant_schedule(temperature**2)",
         f"{_LAWS} anisotropic",
     ),
     "preconditioner adapts after the freeze": Fault(
-        "probbnn/kernels/rms.py",
+        "probbnn/samplers/preconditioners.py",
         "frozen = self.is_frozen(step)",
         "frozen = False",
         f"{_LAWS} frozen",
     ),
     "one key for minibatch and noise": Fault(
-        "probbnn/chains.py",
+        "probbnn/inference/runner.py",
         "chains_key, stream_key = jax.random.split(rng_key)",
         "chains_key = stream_key = rng_key",
-        "tests/test_chains.py -k key",
+        "tests/inference/test_runner.py -k key",
     ),
     "chains share a minibatch": Fault(
-        "probbnn/chains.py",
+        "probbnn/inference/runner.py",
         "jax.random.split(stream_key, num_chains)\n",
         "jnp.broadcast_to(stream_key, (num_chains,))\n",
         f"{_LAWS} correlated_only",
     ),
     "momentum redrawn at T = 1": Fault(
-        "probbnn/kernels/sghmc.py",
+        "probbnn/samplers/sghmc.py",
         "jax.tree.map(move, position, state.momentum,",
         "jax.tree.map(move, position, normal_like(jax.random.fold_in(rng_key, 1), position),",
-        "tests/test_sghmc.py",
+        "tests/samplers/test_sghmc.py",
     ),
     "prior counted once per minibatch example": Fault(
-        "probbnn/logdensity.py",
+        "probbnn/posterior/flax.py",
         "return self.logprior_fn(position) + self.data_size / count",
         "return count * self.logprior_fn(position) + self.data_size / count",
         f"{_LAWS} minibatch",
     ),
     "mask ignored in the last batch": Fault(
-        "probbnn/logdensity.py",
+        "probbnn/posterior/flax.py",
         "log_probs if minibatch.mask is None else jnp.where(minibatch.mask, log_probs, 0.0)",
         "log_probs",
         f"{_LAWS} minibatch",
     ),
     "control variate not recentred": Fault(
-        "probbnn/logdensity.py",
+        "probbnn/posterior/flax.py",
         "jax.tree.map(jnp.subtract, grad, estimated_grad)",
         "grad",
-        "tests/test_logdensity.py -k epoch",
+        "tests/posterior/test_flax.py -k epoch",
     ),
     "noise while a cycle explores": Fault(
-        "probbnn/kernels/base.py",
+        "probbnn/samplers/base.py",
         "jnp.where(step_size.is_sampling(step), temperature, 0.0)",
         "temperature + 0 * step",
-        "tests/test_cyclical.py",
+        "tests/samplers/test_schedules.py",
     ),
 }
 

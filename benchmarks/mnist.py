@@ -13,8 +13,8 @@ from typing import Any
 
 from _results import interval, markdown_table, new_run_directory, write
 
-from probbnn.experiment import run
-from probbnn.presets import find_preset
+from probbnn.experiments.presets import find_preset
+from probbnn.experiments.run import run
 
 
 def main() -> None:

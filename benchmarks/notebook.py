@@ -15,8 +15,8 @@ from typing import Any
 from _results import markdown_table, new_run_directory, write
 
 import probbnn as pb
-from probbnn.experiment import RunResult, run
-from probbnn.presets import find_preset
+from probbnn.experiments.presets import find_preset
+from probbnn.experiments.run import RunResult, run
 
 # probml/pyprobml, notebook bnn_mnist_sgld_jaxbayes: {step: (train or val, test)} accuracies.
 PUBLISHED_SGD = {

@@ -15,7 +15,7 @@ import optax
 from _results import interval, markdown_table, write
 
 import probbnn as pb
-from probbnn.presets import find_preset
+from probbnn.experiments.presets import find_preset
 
 CANDIDATES: dict[str, Any] = {
     "1 everywhere": 1.0,

@@ -19,10 +19,10 @@ from _results import environment, markdown_table, write
 
 import probbnn as pb
 from probbnn.diagnostics import ranks
+from probbnn.experiments.presets import COMPARISONS, find_comparison
+from probbnn.experiments.reference import Reference, fidelity, identity, predictions
+from probbnn.experiments.setup import Problem, prepare
 from probbnn.predictive import outputs_per_draw
-from probbnn.presets import COMPARISONS, find_comparison
-from probbnn.problem import Problem, prepare
-from probbnn.reference import Reference, fidelity, identity, predictions
 
 _NUM_CHAINS, _NUM_WARMUP = 8, 500
 

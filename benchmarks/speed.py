@@ -18,7 +18,7 @@ import numpy as np
 from _results import markdown_table, write
 
 import probbnn as pb
-from probbnn.presets import find_preset
+from probbnn.experiments.presets import find_preset
 
 TIMED_STEPS = 150
 TIMED_ROUNDS = 5

@@ -7,8 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from probbnn.backends.blackjax import sgld as sgld
-    from probbnn.chains import DivergenceError as DivergenceError
     from probbnn.data import DATASETS as DATASETS
     from probbnn.data import Dataset as Dataset
     from probbnn.data import load as load
@@ -22,17 +20,10 @@ if TYPE_CHECKING:
     from probbnn.diagnostics import diagnose as diagnose
     from probbnn.diagnostics import judge as judge
     from probbnn.diagnostics import measure_temperature as measure_temperature
-    from probbnn.draws import Draws as Draws
     from probbnn.errors import InputError as InputError
-    from probbnn.kernels.base import Kernel as Kernel
-    from probbnn.kernels.cyclical import Cyclical as Cyclical
-    from probbnn.kernels.psgld import psgld as psgld
-    from probbnn.kernels.sghmc import sghmc as sghmc
-    from probbnn.likelihoods import Categorical as Categorical
-    from probbnn.likelihoods import Gaussian as Gaussian
-    from probbnn.likelihoods import LearnedGaussian as LearnedGaussian
-    from probbnn.logdensity import LogDensity as LogDensity
-    from probbnn.methods import METHODS as METHODS
+    from probbnn.inference.draws import Draws as Draws
+    from probbnn.inference.runner import DivergenceError as DivergenceError
+    from probbnn.inference.sample import sample as sample
     from probbnn.metrics import Fidelity as Fidelity
     from probbnn.metrics import evaluate as evaluate
     from probbnn.metrics import evaluate_fidelity as evaluate_fidelity
@@ -40,37 +31,46 @@ if TYPE_CHECKING:
     from probbnn.metrics import evaluate_regression as evaluate_regression
     from probbnn.models import MLP as MLP
     from probbnn.models import LeNet300100 as LeNet300100
-    from probbnn.numpyro_target import NumPyroTarget as NumPyroTarget
-    from probbnn.numpyro_target import from_numpyro as from_numpyro
+    from probbnn.posterior.base import Minibatch as Minibatch
+    from probbnn.posterior.flax import LogDensity as LogDensity
+    from probbnn.posterior.from_numpyro import NumPyroTarget as NumPyroTarget
+    from probbnn.posterior.from_numpyro import from_numpyro as from_numpyro
+    from probbnn.posterior.likelihoods import Categorical as Categorical
+    from probbnn.posterior.likelihoods import Gaussian as Gaussian
+    from probbnn.posterior.likelihoods import LearnedGaussian as LearnedGaussian
     from probbnn.predictive import GaussianPredictive as GaussianPredictive
     from probbnn.predictive import Predictive as Predictive
     from probbnn.predictive import log_predictive as log_predictive
     from probbnn.predictive import predict as predict
-    from probbnn.sampling import sample as sample
-    from probbnn.target import Minibatch as Minibatch
+    from probbnn.samplers.base import Kernel as Kernel
+    from probbnn.samplers.from_blackjax import sgld as sgld
+    from probbnn.samplers.psgld import psgld as psgld
+    from probbnn.samplers.registry import METHODS as METHODS
+    from probbnn.samplers.schedules import Cyclical as Cyclical
+    from probbnn.samplers.sghmc import sghmc as sghmc
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "DATASETS": "data",
-    "Categorical": "likelihoods",
+    "Categorical": "posterior.likelihoods",
     "Convergence": "diagnostics",
-    "Cyclical": "kernels.cyclical",
+    "Cyclical": "samplers.schedules",
     "Dataset": "data",
-    "DivergenceError": "chains",
-    "Draws": "draws",
+    "DivergenceError": "inference.runner",
+    "Draws": "inference.draws",
     "Fidelity": "metrics",
-    "Gaussian": "likelihoods",
+    "Gaussian": "posterior.likelihoods",
     "GaussianPredictive": "predictive",
     "InputError": "errors",
-    "Kernel": "kernels.base",
+    "Kernel": "samplers.base",
     "LeNet300100": "models",
-    "LearnedGaussian": "likelihoods",
-    "LogDensity": "logdensity",
-    "METHODS": "methods",
+    "LearnedGaussian": "posterior.likelihoods",
+    "LogDensity": "posterior.flax",
+    "METHODS": "samplers.registry",
     "MLP": "models",
-    "Minibatch": "target",
-    "NumPyroTarget": "numpyro_target",
+    "Minibatch": "posterior.base",
+    "NumPyroTarget": "posterior.from_numpyro",
     "Predictive": "predictive",
     "TemperatureMeters": "diagnostics",
     "Verdict": "diagnostics",
@@ -79,7 +79,7 @@ _HOMES = {
     "evaluate_fidelity": "metrics",
     "evaluate_ood": "metrics",
     "evaluate_regression": "metrics",
-    "from_numpyro": "numpyro_target",
+    "from_numpyro": "posterior.from_numpyro",
     "judge": "diagnostics",
     "load": "data",
     "load_regression": "data",
@@ -88,10 +88,10 @@ _HOMES = {
     "out_of_distribution": "data",
     "patches": "data",
     "predict": "predictive",
-    "psgld": "kernels.psgld",
-    "sample": "sampling",
-    "sghmc": "kernels.sghmc",
-    "sgld": "backends.blackjax",
+    "psgld": "samplers.psgld",
+    "sample": "inference.sample",
+    "sghmc": "samplers.sghmc",
+    "sgld": "samplers.from_blackjax",
     "shift": "data",
 }
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import probbnn
 from probbnn.errors import InputError, is_positive
-from probbnn.methods import METHODS, find_method
-from probbnn.presets import (
+from probbnn.experiments.presets import (
     COMPARISONS,
     PRESETS,
     MethodRun,
@@ -19,6 +18,7 @@ from probbnn.presets import (
     find_comparison,
     find_preset,
 )
+from probbnn.samplers.registry import METHODS, find_method
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,7 +122,7 @@ def _run(arguments: argparse.Namespace) -> int:
     out = arguments.out or Path("runs") / f"{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
     # Everything that can be refused quickly has been; now the libraries.
-    from probbnn import experiment
+    from probbnn.experiments import run as experiment
     from probbnn.report import tables
 
     console = _console()
@@ -160,8 +160,8 @@ def _compare(arguments: argparse.Namespace) -> int:
         preset = replace(preset, methods=_choose(preset, arguments.methods))
     out = arguments.out or Path("runs") / f"compare-{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
-    from probbnn import comparison
-    from probbnn.equality import MismatchError
+    from probbnn.experiments import compare as comparison
+    from probbnn.experiments.equality import MismatchError
     from probbnn.report.comparison import rich_table, tables
 
     console = _console()

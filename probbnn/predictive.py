@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probbnn.draws import Draws
 from probbnn.errors import InputError
-from probbnn.likelihoods import Categorical, Gaussian, LearnedGaussian
-from probbnn.logdensity import LogDensity
-from probbnn.target import Minibatch, Target
+from probbnn.inference.draws import Draws
+from probbnn.posterior.base import Minibatch, Target
+from probbnn.posterior.flax import LogDensity
+from probbnn.posterior.likelihoods import Categorical, Gaussian, LearnedGaussian
 
 __all__ = [
     "GaussianPredictive",

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import NUM_CLASSES, NUM_EXAMPLES, NUM_INPUTS, random_draws
 
 import probbnn as pb
 
 _CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
-
-NUM_EXAMPLES, NUM_INPUTS, NUM_CLASSES = 23, 3, 4
 
 
 def pytest_configure(config):
@@ -55,13 +54,6 @@ def target(classes):
 def regression(values):
     module = pb.MLP(hidden=(5,), num_outputs=1)
     return pb.LogDensity(module, values, likelihood=pb.Gaussian(0.3), prior_scale=0.7)
-
-
-def random_draws(target, num_chains=3, num_draws=7, **fields):
-    """Draws that no sampler made: each from the module's own initialiser."""
-    keys = jax.random.split(jax.random.key(5), (num_chains, num_draws))
-    positions = jax.tree.map(np.array, jax.vmap(jax.vmap(target.init))(keys))
-    return pb.Draws(positions=positions, method="by hand", **fields)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,10 @@ import pytest
 import xarray as xr
 
 import probbnn.data
-import probbnn.experiment
-from probbnn import cli, presets
+import probbnn.experiments.run
+from probbnn import cli
 from probbnn.cli import main
+from probbnn.experiments import presets
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -31,7 +32,7 @@ def python(code, **options):
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Leaves out figures and page at the end of a run, which others look at."""
-    monkeypatch.setattr(probbnn.experiment, "_write_figures", lambda *arguments: None)
+    monkeypatch.setattr(probbnn.experiments.run, "_write_figures", lambda *arguments: None)
     monkeypatch.setattr("probbnn.report.page.write_report", lambda directories: None)
 
 
@@ -224,14 +225,14 @@ def test_a_diverging_method_does_not_stop_the_others(tmp_path, capsys, monkeypat
 
 
 def test_interrupt_keeps_what_had_finished(tmp_path, capsys, monkeypatch):
-    real = probbnn.experiment.sample_method
+    real = probbnn.experiments.run.sample_method
 
     def interrupted(key, target, name, *arguments, **settings):
         if name == "sgld":
             raise KeyboardInterrupt
         return real(key, target, name, *arguments, **settings)
 
-    monkeypatch.setattr(probbnn.experiment, "sample_method", interrupted)
+    monkeypatch.setattr(probbnn.experiments.run, "sample_method", interrupted)
     out = tmp_path / "out"
     assert main([*SMALL, "--method", "map,sgld", "--out", str(out)]) == 130
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from conftest import NUM_INPUTS, random_draws
 from flax import nnx
+from helpers import NUM_INPUTS, random_draws
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 from scipy.special import logsumexp

@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 
 from probbnn.diagnostics import ranks
-from probbnn.draws import random_subset
 from probbnn.errors import InputError
+from probbnn.inference.draws import random_subset
 from probbnn.metrics import NLL_FLOOR
 
 __all__ = [

@@ -27,13 +27,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probbnn import minibatch
-from probbnn.draws import Draws
+from probbnn.data import sources as minibatch
 from probbnn.errors import InputError
-from probbnn.leaves import layers
-from probbnn.logdensity import LogDensity
+from probbnn.inference.draws import Draws
 from probbnn.metrics import Interval
 from probbnn.metrics.bootstrap import rounded
+from probbnn.posterior.flax import LogDensity
+from probbnn.tree import layers
 
 __all__ = ["MOST_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
 

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from probbnn.methods import METHODS
 from probbnn.metrics import AccuracyVsConfidence, Reliability
+from probbnn.samplers.registry import METHODS
 
 __all__ = [
     "PlainTable",

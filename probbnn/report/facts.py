@@ -7,7 +7,7 @@ from typing import Any
 from probbnn.diagnostics import diverged
 from probbnn.metrics.bootstrap import rounded
 from probbnn.report.comparison import PlainTable
-from probbnn.report.recorded import Entry, Run, at
+from probbnn.report.load import Entry, Run, at
 
 __all__ = [
     "cost_table",

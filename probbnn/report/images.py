@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from probbnn.report.recorded import Run
+from probbnn.report.load import Run
 
 __all__ = ["images"]
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from probbnn import __version__
 from probbnn.errors import InputError
+from probbnn.files import written_atomically
 from probbnn.report import facts
+from probbnn.report.captions import pictures
 from probbnn.report.images import images
-from probbnn.report.pictures import pictures
-from probbnn.report.recorded import Run, collect
-from probbnn.rundir import written_atomically
+from probbnn.report.load import Run, collect
 
 __all__ = ["write_report"]
 
@@ -24,7 +24,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
     """Write the report of one run, or of several side by side, as HTML and as Markdown.
 
     Args:
-        directories: run directories, as `probbnn.experiment.run` writes them.
+        directories: run directories, as `probbnn.experiments.run.run` writes them.
         out: an ``.html`` file; the Markdown is written beside it as ``.md``. Default:
             ``report.html`` in the first directory.
 

@@ -1,1 +1,0 @@
-"""How each outside library samples, or optimises, a `LogDensity`: one a file."""

@@ -1,0 +1,1 @@
+"""Ready-made and user-made experiments, written to run directories."""

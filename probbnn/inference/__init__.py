@@ -1,0 +1,1 @@
+"""Runs samplers: from a key and a posterior to draws."""

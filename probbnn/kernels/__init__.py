@@ -1,1 +1,0 @@
-"""Transition kernels written here, one a file."""

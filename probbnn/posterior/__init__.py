@@ -1,0 +1,1 @@
+"""A log density and its parts: network, prior, likelihood."""

@@ -1,0 +1,1 @@
+"""Everything that moves or fits a position, one sampler a file."""

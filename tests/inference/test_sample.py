@@ -1,0 +1,215 @@
+"""`sample` and the registry of methods, as a user meets them."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from blackjax.base import SamplingAlgorithm
+from numpy.testing import assert_array_equal
+
+import probbnn as pb
+from probbnn.samplers.registry import find_method
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+# Those that take steps on minibatches; tests/test_samplers.py has the others.
+KERNELS = [n for n, m in pb.METHODS.items() if m.family in ("optimisation", "SG-MCMC")]
+SHORT = {"num_steps": 6, "batch_size": 5, "progress": False}
+
+
+def sample(target, method="sgld", **settings):
+    return pb.sample(jax.random.key(0), target, method, **{**SHORT, **settings})
+
+
+@pytest.fixture(scope="module")
+def by_method(target):
+    """A short run of each method, every key used at most once where BlackJAX lets it be so."""
+    results = {}
+    for name in KERNELS:
+        with jax.debug_key_reuse(name != "blackjax_sghmc"):
+            results[name] = sample(target, name, num_chains=1)
+    return results
+
+
+def test_methods_are_registered_under_their_names_with_their_settings():
+    assert {"map", "ensemble", "sgld", "psgld", "sghmc"} < set(KERNELS)
+    for name, method in pb.METHODS.items():
+        assert find_method(name) is method
+        assert method.name == name
+        assert "\n" not in method.summary
+        assert ("step_size" in method.defaults) == (method.family != "MCMC")
+    assert pb.METHODS["psgld"].defaults["temperature"] == 1.0
+    assert {n for n, m in pb.METHODS.items() if m.point_estimate} == {"map", "ensemble"}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_every_method_gives_finite_draws_and_says_how(target, by_method, name):
+    draws = by_method[name]
+    point_estimate = pb.METHODS[name].point_estimate
+    assert draws.method == name
+    assert (draws.num_chains, draws.num_draws) == (1, 1 if point_estimate else 3)
+    assert draws.temperature == (None if point_estimate else 1.0)
+    assert_array_equal(draws.draw_steps, [6] if point_estimate else [4, 5, 6])
+    assert draws.settings.items() >= {"num_steps": 6, "batch_size": 5, "num_chains": 1}.items()
+    assert draws.settings.keys() >= pb.METHODS[name].defaults.keys()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws.positions))
+    target.check_position(jax.tree.map(lambda leaf: leaf[0, 0], draws.positions))
+    stats = {"logdensity", "grad_norm"}
+    stats |= set() if point_estimate else {"step_size"}
+    stats |= {"kinetic_temperature"} if name in ("sghmc", "sgnht") else set()
+    assert {key: x.shape for key, x in draws.trace.items()} == dict.fromkeys(stats, (1, 6))
+
+
+def test_the_same_key_gives_the_same_draws(target, by_method):
+    again = sample(target, "psgld", num_chains=1)
+    jax.tree.map(assert_array_equal, again.positions, by_method["psgld"].positions)
+
+
+def test_stats_at_a_draw_are_of_its_position_and_of_the_step_that_led_there(target, sampled):
+    assert_array_equal(sampled.draw_steps, [9, 12, 15, 18])
+    for name in ("logdensity", "grad_norm"):
+        assert_array_equal(sampled.sample_stats[name], sampled.trace[name][:, [9, 12, 15, 18]])
+    draws = sample(target, "sghmc", num_warmup=3, step_size=lambda step: 1e-3 / (1 + step))
+    for name in ("step_size", "kinetic_temperature"):
+        assert_array_equal(draws.sample_stats[name], draws.trace[name][:, [3, 4, 5]])
+    assert_array_equal(
+        draws.sample_stats["step_size"][0], np.float32(1e-3) / np.arange(4, 7, dtype=np.float32)
+    )
+
+
+def test_a_ready_made_kernel_brings_its_temperature_and_its_cycles(target):
+    kernel = pb.sgld(target.value_and_grad_estimator, pb.Cyclical(1e-4, 3, 0.5), 2.0)
+    draws = sample(target, kernel, num_warmup=0)
+    assert draws.temperature == 2.0
+    assert_array_equal(draws.draw_steps, [3, 6])
+
+
+def test_short_cycles_are_not_thinned_away(target):
+    draws = sample(target, step_size=pb.Cyclical(1e-4, 4, 0.5), num_steps=1_000)
+    assert_array_equal(np.diff(draws.draw_steps), 4)
+
+
+def test_stats_belong_to_the_draw_itself(target):
+    """With all the data in a minibatch the estimate is exact; the last draw has no later step."""
+    draws = sample(target, num_chains=2, batch_size=23, num_warmup=1)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(10, *leaf.shape[2:]), draws.positions)
+    exact = np.asarray(jax.jit(jax.vmap(target.logdensity_fn))(flat)).reshape(2, 5)
+    stats = draws.sample_stats["logdensity"]
+    np.testing.assert_allclose(stats[:, :-1], exact[:, :-1], rtol=1e-5)
+    assert_array_equal(stats[:, -1], stats[:, -2])
+
+
+def test_freezing_starts_after_warm_up(target, monkeypatch):
+    built = []
+    monkeypatch.setattr("probbnn.samplers.psgld.psgld", lambda *_, **kw: built.append(kw))
+    method = pb.METHODS["psgld"]
+    method.build(target, 7, {})
+    method.build(target, 7, {"freeze": False})
+    assert [settings["freeze_after"] for settings in built] == [7, None]
+
+
+def test_temperature_reaches_the_kernel_and_the_draws(sampled):
+    assert sampled.temperature == sampled.settings["temperature"] == 2.0
+
+
+# A kernel of one's own
+
+
+class State(NamedTuple):
+    position: dict
+    momentum: dict
+
+
+class Info(NamedTuple):
+    logdensity: jax.Array
+    grad_norm: jax.Array
+    momentum_norm: jax.Array
+
+
+def test_a_kernel_in_blackjaxs_form_is_run_as_it_is(target):
+    def init(position):
+        return State(position, jax.tree.map(jnp.zeros_like, position))
+
+    def step(rng_key, state, minibatch):
+        value, grad = target.value_and_grad_estimator(state.position, minibatch)
+        momentum = jax.tree.map(lambda m, g: 0.9 * m + 1e-3 * g, state.momentum, grad)
+        norm = jnp.sqrt(sum(jnp.sum(m**2) for m in jax.tree.leaves(momentum)))
+        position = jax.tree.map(jnp.add, state.position, momentum)
+        return State(position, momentum), Info(value, norm, norm)
+
+    kernel = SamplingAlgorithm(init, step)
+    draws = sample(target, kernel, num_warmup=2)
+    assert (draws.method, draws.num_chains, draws.num_draws) == ("custom kernel", 4, 4)
+    assert draws.temperature is None
+    assert draws.sample_stats["momentum_norm"].shape == (4, 4)
+    with pytest.raises(pb.InputError, match="settings step_size were given beside a ready-made"):
+        sample(target, kernel, step_size=0.1)
+
+
+# Starting positions
+
+
+def test_chains_start_where_they_are_told(target):
+    start = jax.vmap(target.init)(jax.random.split(jax.random.key(9), 2))
+    draws = sample(target, num_chains=2, initial_positions=start, step_size=1e-20)
+    jax.tree.map(
+        lambda kept, x: np.testing.assert_allclose(kept[:, -1], x, atol=1e-6),
+        draws.positions,
+        start,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: {"Dense_0": p["Dense_0"]}, "the position has the structure"),
+        (lambda p: jax.tree.map(lambda x: x[:1], p), "leading\\s+axis of the 2 chains"),
+        (lambda p: jax.tree.map(lambda x: x[0, 0], p), "leading\\s+axis of the 2 chains"),
+        (lambda p: jax.tree.map(lambda x: x[..., :1], p), r"\['Dense_0'\]\['bias'\] has shape"),
+    ],
+)
+def test_starting_positions_that_do_not_fit_are_refused(target, change, message):
+    start = jax.vmap(target.init)(jax.random.split(jax.random.key(9), 2))
+    with pytest.raises(pb.InputError, match=message):
+        sample(target, num_chains=2, initial_positions=change(start))
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("psgdl", {}, "psgdl.*psgld"),
+        ("sgld", {"step_sise": 0.1}, "step_sise.*step_size"),
+        ("sgld", {"damping": 0.1}, "setting of sgld.*damping|damping.*setting of sgld"),
+        ("map", {"temperature": 1.0}, "temperature"),
+        ("map", {"num_chains": 3}, "num_chains is 3 for map, one point estimate; use 'ensemble'"),
+        ("sgld", {"num_chains": 0}, "num_chains is 0; it must be at least 1"),
+        ("map", {"num_chains": 0}, "num_chains is 0; it must be at least 1"),
+        ("sgld", {"num_steps": 0}, "num_steps is 0"),
+        ("map", {"num_steps": 0}, "num_steps is 0"),
+        ("sgld", {"num_warmup": 6}, "num_warmup is 6 of 6 steps"),
+        ("sgld", {"thinning": 0}, "thinning 0"),
+        ("sgld", {"thinning": 4}, "it must\\s+leave at least one draw"),
+        ("sgld", {"batch_size": 24}, "batch_size is 24 and the data have 23 examples"),
+        ("psgld", {"decay": 1.0}, "decay is 1.0"),
+        ("psgld", {"gamma": "yes"}, "gamma is 'yes'"),
+        *(
+            (method, {"step_size": value}, f"step_size is {value}; it must be positive and finite")
+            for method in ("map", "ensemble", "sgld", "psgld")
+            for value in (0.0, -0.1, np.nan, np.inf)
+        ),
+        *(
+            (method, {"temperature": value}, f"temperature is {value}; it must be positive")
+            for method in ("sgld", "psgld")
+            for value in (0.0, -1.0, np.nan, np.inf)
+        ),
+    ],
+)
+def test_bad_settings_are_one_clear_line(target, method, settings, message):
+    with pytest.raises(pb.InputError, match=message) as caught:
+        sample(target, method, **settings)
+    assert "\n" not in str(caught.value)
