@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["InputError", "is_positive", "one_of"]
+__all__ = ["InputError", "first_line", "is_positive", "one_of"]
 
 
 class InputError(ValueError):
@@ -14,6 +14,17 @@ class InputError(ValueError):
     The message is one line: what was given, what was expected, what to do. The command line
     prints it without a traceback and exits with status 2.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its ``repr`` where it says nothing.
+
+    Examples:
+        >>> first_line(ValueError("too large\\nand more")), first_line(KeyError())
+        ('too large', 'KeyError()')
+    """
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
 
 
 def is_positive(number: Any) -> bool:

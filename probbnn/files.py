@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import math
 import os
 import platform
 import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 from probbnn import __version__
 from probbnn.errors import InputError
 
-__all__ = ["claim", "environment", "write_json", "written_atomically"]
+__all__ = ["claim", "environment", "plain", "write_json", "written_atomically"]
 
 _VERSIONED = (
     "jax",
@@ -76,8 +77,8 @@ def claim(directory: Path) -> bool:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` to ``path``, atomically; settings that JSON lacks as their ``str``."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    """Write what `plain` makes of ``content`` to ``path``, atomically."""
+    text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
     with written_atomically(path) as beside:
         beside.write_text(text + "\n", encoding="utf-8")
 
@@ -90,8 +91,23 @@ def written_atomically(path: Path) -> Iterator[Path]:
     beside.replace(path)
 
 
-def _plain(value: Any) -> Any:
-    """What JSON has for a setting that it does not know."""
+def plain(value: Any) -> Any:
+    """``value`` as JSON has it: ``None`` for NaN and infinity, ``str`` for what JSON lacks.
+
+    Examples:
+        >>> plain({"a": np.float32(1), "b": [float("nan"), abs]})
+        {'a': 1.0, 'b': [None, '<built-in function abs>']}
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    return value.item() if isinstance(value, np.generic) else str(value)
+        return plain({f.name: getattr(value, f.name) for f in fields(value)})
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, np.ndarray | jax.Array):
+        return plain(np.asarray(value).tolist())
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

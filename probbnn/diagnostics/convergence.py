@@ -19,8 +19,8 @@ import xarray as xr
 
 from probbnn.diagnostics import ranks
 from probbnn.errors import InputError
-from probbnn.inference.draws import random_subset
 from probbnn.metrics import NLL_FLOOR
+from probbnn.subsample import random_subset
 
 __all__ = [
     "LEAST_ESS",

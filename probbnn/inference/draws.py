@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from probbnn.errors import InputError
+from probbnn.subsample import evenly_spaced, random_subset
 from probbnn.tree import layers, leaf_names
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from probbnn.posterior.base import Target
     from probbnn.posterior.flax import LogDensity
 
-__all__ = ["Draws", "random_subset"]
+__all__ = ["Draws"]
 
 # What `Draws.to_datatree` keeps at most, so that the tree stays small for any network and data.
 _NUM_WEIGHTS = 32
@@ -217,7 +218,7 @@ def _statistics(draws: Draws) -> _Variables:
 
 def _thinned(trace: Mapping[str, np.ndarray]) -> _Variables:
     num_steps = next(iter(trace.values())).shape[1]
-    index = np.unique(np.linspace(0, num_steps - 1, _NUM_TRACE_STEPS).round().astype(int))
+    index = evenly_spaced(num_steps, _NUM_TRACE_STEPS)
     return {
         "step": ("step", index + 1),
         **{name: (("chain", "step"), values[:, index]) for name, values in trace.items()},
@@ -310,8 +311,3 @@ def _dims(first: str, array: Any) -> tuple[str, ...]:
     if array.ndim == 4:
         return (first, "height", "width", "channel")
     return (first, *(f"axis_{i}" for i in range(1, array.ndim)))
-
-
-def random_subset(size: int, number: int) -> np.ndarray:
-    """At most ``number`` of the indices below ``size``, random and always the same."""
-    return np.sort(np.random.default_rng(0).choice(size, min(size, number), replace=False))
