@@ -17,10 +17,10 @@ class InputError(ValueError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its ``repr`` where it says nothing.
+    r"""The first line of what an error says, or its ``repr`` where it says nothing.
 
     Examples:
-        >>> first_line(ValueError("too large\\nand more")), first_line(KeyError())
+        >>> first_line(ValueError("too large\nand more")), first_line(KeyError())
         ('too large', 'KeyError()')
     """
     lines = str(error).strip().splitlines()
