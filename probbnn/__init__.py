@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from probbnn.data import out_of_distribution as out_of_distribution
     from probbnn.data import patches as patches
     from probbnn.data import shift as shift
+    from probbnn.datatree import to_datatree as to_datatree
     from probbnn.diagnostics import Convergence as Convergence
     from probbnn.diagnostics import TemperatureMeters as TemperatureMeters
     from probbnn.diagnostics import Verdict as Verdict
@@ -31,23 +32,30 @@ if TYPE_CHECKING:
     from probbnn.metrics import evaluate_regression as evaluate_regression
     from probbnn.models import MLP as MLP
     from probbnn.models import LeNet300100 as LeNet300100
-    from probbnn.posterior.base import Minibatch as Minibatch
+    from probbnn.posterior.base import Posterior as Posterior
     from probbnn.posterior.flax import LogDensity as LogDensity
-    from probbnn.posterior.from_numpyro import NumPyroTarget as NumPyroTarget
+    from probbnn.posterior.from_numpyro import NumPyroPosterior as NumPyroPosterior
     from probbnn.posterior.from_numpyro import from_numpyro as from_numpyro
     from probbnn.posterior.likelihoods import Categorical as Categorical
     from probbnn.posterior.likelihoods import Gaussian as Gaussian
     from probbnn.posterior.likelihoods import LearnedGaussian as LearnedGaussian
-    from probbnn.predictive import GaussianPredictive as GaussianPredictive
-    from probbnn.predictive import Predictive as Predictive
+    from probbnn.posterior.likelihoods import Likelihood as Likelihood
+    from probbnn.posterior.numpyro_model import to_numpyro as to_numpyro
+    from probbnn.posterior.predictives import GaussianPredictive as GaussianPredictive
+    from probbnn.posterior.predictives import Predictive as Predictive
+    from probbnn.posterior.priors import GaussianPrior as GaussianPrior
+    from probbnn.posterior.priors import Prior as Prior
     from probbnn.predictive import log_predictive as log_predictive
     from probbnn.predictive import predict as predict
     from probbnn.samplers.base import Kernel as Kernel
     from probbnn.samplers.from_blackjax import sgld as sgld
+    from probbnn.samplers.psgld import PSGLD as PSGLD
     from probbnn.samplers.psgld import psgld as psgld
     from probbnn.samplers.registry import METHODS as METHODS
     from probbnn.samplers.schedules import Cyclical as Cyclical
+    from probbnn.samplers.sghmc import SGHMC as SGHMC
     from probbnn.samplers.sghmc import sghmc as sghmc
+    from probbnn.types import Batch as Batch
 
 __version__ = "0.1.0"
 
@@ -61,7 +69,7 @@ _HOMES = {
     "Draws": "inference.draws",
     "Fidelity": "metrics",
     "Gaussian": "posterior.likelihoods",
-    "GaussianPredictive": "predictive",
+    "GaussianPredictive": "posterior.predictives",
     "InputError": "errors",
     "Kernel": "samplers.base",
     "LeNet300100": "models",
@@ -69,9 +77,17 @@ _HOMES = {
     "LogDensity": "posterior.flax",
     "METHODS": "samplers.registry",
     "MLP": "models",
-    "Minibatch": "posterior.base",
-    "NumPyroTarget": "posterior.from_numpyro",
-    "Predictive": "predictive",
+    "Batch": "types",
+    "NumPyroPosterior": "posterior.from_numpyro",
+    "to_numpyro": "posterior.numpyro_model",
+    "to_datatree": "datatree",
+    "Posterior": "posterior.base",
+    "Likelihood": "posterior.likelihoods",
+    "GaussianPrior": "posterior.priors",
+    "Prior": "posterior.priors",
+    "PSGLD": "samplers.psgld",
+    "SGHMC": "samplers.sghmc",
+    "Predictive": "posterior.predictives",
     "TemperatureMeters": "diagnostics",
     "Verdict": "diagnostics",
     "diagnose": "diagnostics",

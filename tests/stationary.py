@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from helpers import Examples, run_kernel
 from scipy import special
 
 import probbnn as pb
-from probbnn.inference.runner import run_chains
 from probbnn.samplers import from_blackjax as blackjax
 
 DIM = 2  # of all targets
@@ -109,8 +109,8 @@ def regression(name: str, noise: float = 1.0, prior: float = 1.0) -> Target:
         model.value_and_grad_estimator,
         lambda temperature: Moments(covariance @ moment, temperature * covariance),
         gradient,
-        inputs=model.inputs,
-        targets=model.targets,
+        inputs=model.data.inputs,
+        targets=model.data.targets,
         batch_size=2,
         pace=0.4,
     )
@@ -193,7 +193,7 @@ FROZEN = {"damping": DAMPING, "bias_correction": False, "freeze_after": 1}
 def frozen_at(second_moment: Any, kernel: pb.Kernel) -> pb.Kernel:
     """The kernel (built with `FROZEN`) with a preconditioner that never saw a gradient."""
 
-    def init(position):
+    def init(position, rng_key=None):
         v = jnp.asarray(second_moment, position.dtype)
         return kernel.init(position)._replace(second_moment=v, step=jnp.array(1, jnp.int32))
 
@@ -374,12 +374,11 @@ def run(
 ) -> Sample:
     """Chains from one start through the library's own runner, thinned after whole epochs."""
     period = steps_per_epoch(target)
-    result = run_chains(
+    result, state = run_kernel(
         jax.random.key(seed),
         kernel,
+        Examples(target.inputs, target.targets),
         jnp.broadcast_to(jnp.asarray(start, jnp.float32), (num_chains, DIM)),
-        jnp.asarray(target.inputs),
-        jnp.asarray(target.targets),
         batch_size=target.batch_size,
         num_steps=num_warmup + num_draws * thinning,
         num_warmup=num_warmup,
@@ -387,10 +386,10 @@ def run(
         # Sharing the one example of a pure target changes nothing and is cheaper.
         shared_minibatches=period == 1 if shared_minibatches is None else shared_minibatches,
     )
-    kinetic = getattr(result.trace, "kinetic_temperature", None)
+    kinetic = result.sample_stats.get("kinetic_temperature")
     if kinetic is not None:
-        kinetic = kinetic[:, result.draw_steps - 1].astype(float)
-    return Sample(result.positions.astype(float), kinetic, result.state.kernel)
+        kinetic = kinetic.astype(float)
+    return Sample(result.positions.astype(float), kinetic, state.kernel)
 
 
 class Quantity(NamedTuple):

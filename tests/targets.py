@@ -73,7 +73,7 @@ def digits(size=200):
     return train.images[:size], train.labels[:size]
 
 
-class Laplacian:
+class Laplacian(pb.Likelihood):
     """A likelihood of one's own that NumPyro knows nothing of."""
 
     def log_prob(self, outputs, targets):

@@ -29,7 +29,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def tree(target, sampled, probes, classes):
-    return sampled.to_datatree(target, probes, held_out=classes)
+    return pb.to_datatree(sampled, target, probes, held_out=classes)
 
 
 def for_arviz(tree):
@@ -101,7 +101,7 @@ def test_the_tree_holds_what_each_draw_is_and_says(tree, target, sampled, probes
 
 def test_what_the_meters_measured_is_in_the_tree(target, sampled):
     meters = pb.measure_temperature(jax.random.key(0), target, sampled, num_draws=4)
-    stats = sampled.to_datatree(target, meters=meters)["sample_stats"]
+    stats = pb.to_datatree(sampled, target, meters=meters)["sample_stats"]
     for name in ("configurational_temperature", "gradient_noise"):
         assert stats[name].dims == ("chain", "draw")
         assert_array_equal(stats[name], meters.sample_stats[name])
@@ -115,7 +115,7 @@ def test_the_weights_are_few_readable_and_always_the_same(tree, sampled):
         leaf = sampled.positions[layer][leaf]
         expected = leaf[:, :, *map(int, index)]
         assert_array_equal(weights.sel(parameter=name), expected)
-    again = pb.Draws(sampled.positions, "again").to_datatree()["posterior"]["weight"]
+    again = pb.to_datatree(pb.Draws(sampled.positions, "again"))["posterior"]["weight"]
     assert_array_equal(again, weights)
 
 
@@ -137,7 +137,7 @@ def test_no_more_than_500_examples_are_kept(linear_regression, values):
         likelihood=pb.Gaussian(0.3),
     )
     draws = pb.Draws(np.zeros((2, 4, 3), np.float32), "by hand")
-    tree = draws.to_datatree(target, held_out=(inputs, targets))
+    tree = pb.to_datatree(draws, target, held_out=(inputs, targets))
     assert tree["log_likelihood"].sizes["example"] == 500
     example = tree["predictions"]["example"].values
     assert len(np.unique(example)) == 500
@@ -148,32 +148,32 @@ def test_no_more_than_500_examples_are_kept(linear_regression, values):
 def test_classes_are_called_what_the_data_set_calls_them(images):
     target = pb.LogDensity(pb.MLP(hidden=(2,), num_outputs=3), images)
     positions = jax.tree.map(lambda x: np.array(x)[None, None], target.init(jax.random.key(0)))
-    tree = pb.Draws(positions, "map").to_datatree(target, {"some": images}, held_out=images)
+    tree = pb.to_datatree(pb.Draws(positions, "map"), target, {"some": images}, held_out=images)
     for group in ("posterior_predictive", "predictions"):
         assert list(tree[group]["class"].values) == ["cat", "dog", "<b>"]
     assert tree["constant_data"]["inputs"].dims == ("probe", "height", "width", "channel")
-    plain = pb.Draws(positions, "map").to_datatree(target, {"some": images.images})
+    plain = pb.to_datatree(pb.Draws(positions, "map"), target, {"some": images.images})
     assert list(plain["posterior_predictive"]["class"].values) == [0, 1, 2]
 
 
 def test_without_a_target_the_tree_is_smaller(sampled, target, probes):
-    tree = sampled.to_datatree()
+    tree = pb.to_datatree(sampled)
     assert set(tree.children) == {"posterior", "sample_stats", "trace"}
     assert set(tree["posterior"].data_vars) == {"layer_norm", "weight"}
-    tree = sampled.to_datatree(target)
+    tree = pb.to_datatree(sampled, target)
     assert "log_density" in tree["posterior"]
     assert "posterior_predictive" not in tree.children
     for given in ({"probes": probes}, {"held_out": (np.zeros((2, 3)), np.zeros(2, int))}):
         with pytest.raises(pb.InputError, match="no target to evaluate there"):
-            sampled.to_datatree(**given)
+            pb.to_datatree(sampled, **given)
 
 
 def test_held_out_data_must_be_like_the_data(sampled, target, classes):
     inputs, labels = classes
     with pytest.raises(pb.InputError, match="label 9"):
-        sampled.to_datatree(target, held_out=(inputs, np.full(len(inputs), 9)))
+        pb.to_datatree(sampled, target, held_out=(inputs, np.full(len(inputs), 9)))
     with pytest.raises(pb.InputError, match="same number of examples"):
-        sampled.to_datatree(target, held_out=(inputs, labels[:-1]))
+        pb.to_datatree(sampled, target, held_out=(inputs, labels[:-1]))
 
 
 def test_names_of_leaves_are_readable_and_unique():
@@ -190,7 +190,7 @@ def test_the_least_decided_inputs_are_at_the_boundary():
 
 
 def test_point_estimates_have_no_temperature(sampled):
-    assert pb.Draws(sampled.positions, "map").to_datatree().attrs == {"method": "map"}
+    assert pb.to_datatree(pb.Draws(sampled.positions, "map")).attrs == {"method": "map"}
 
 
 def test_arviz_takes_the_tree(tree):
@@ -203,7 +203,7 @@ def test_arviz_takes_the_tree(tree):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of a k that is too large
 def test_arviz_takes_the_likelihoods(target):
-    az, data = for_arviz(random_draws(target, 2, 20).to_datatree(target))
+    az, data = for_arviz(pb.to_datatree(random_draws(target, 2, 20), target))
     loo = az.loo(data, pointwise=True)
     assert np.isfinite(loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd)
 
@@ -225,7 +225,7 @@ def test_the_tree_survives_netcdf(tree, tmp_path):
 
 
 def test_regression_draws_have_a_tree_too(regression, regression_draws, values):
-    tree = regression_draws.to_datatree(regression, {"train": values[0][:2]})
+    tree = pb.to_datatree(regression_draws, regression, {"train": values[0][:2]})
     assert "posterior_predictive" in tree.children
 
 
@@ -239,9 +239,9 @@ def test_a_numpyro_target_has_likelihoods_and_no_probes():
     target = pb.from_numpyro(model, y)
     means = np.array([[0.0, 1.0], [2.0, 3.0]], np.float32)
     draws = pb.Draws({"mean": means}, "by hand")
-    tree = draws.to_datatree(target)
+    tree = pb.to_datatree(draws, target)
     exact = -0.5 * (y - means[..., None]) ** 2 - 0.5 * np.log(2 * np.pi)
     assert_allclose(tree["log_likelihood"]["targets"], exact, rtol=1e-5, atol=1e-6)
     assert list(tree["posterior"]["parameter"].values) == ["mean"]
-    with pytest.raises(pb.InputError, match="a NumPyroTarget to evaluate there"):
-        draws.to_datatree(target, {"x": np.zeros((1, 1))})
+    with pytest.raises(pb.InputError, match="a NumPyroPosterior to evaluate there"):
+        pb.to_datatree(draws, target, {"x": np.zeros((1, 1))})

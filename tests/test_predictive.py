@@ -9,6 +9,7 @@ from scipy.stats import entropy
 
 import probbnn as pb
 from probbnn import predictive
+from probbnn.inference import collectors
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -42,7 +43,7 @@ def logits(target, draws, inputs):
 def test_averages_are_those_of_a_plain_loop_in_blocks_of_any_size(
     target, draws, inputs, logits, monkeypatch, block_draws, block_inputs
 ):
-    monkeypatch.setattr(predictive, "_BLOCK_DRAWS", block_draws)
+    monkeypatch.setattr(collectors, "_BLOCK_DRAWS", block_draws)
     monkeypatch.setattr(predictive, "_BLOCK_INPUTS", block_inputs)
     result = pb.predict(target, draws, inputs)
     probs = softmax(logits, axis=-1)
@@ -125,9 +126,9 @@ def test_inputs_of_the_wrong_shape_are_refused(target, draws, shape, message):
 
 
 def test_outputs_and_log_densities_of_each_draw(target, draws, inputs, logits, monkeypatch):
-    monkeypatch.setattr(predictive, "_BLOCK_DRAWS", 4)
-    kind, probs = predictive.outputs_per_draw(target, draws, inputs)
-    assert kind == "probability"
+    monkeypatch.setattr(collectors, "_BLOCK_DRAWS", 4)
+    probs = predictive.values_per_draw(target, draws, inputs)
+    assert target.likelihood.quantity == "probability"
     assert_allclose(probs.reshape(21, 9, 4), softmax(logits, axis=-1), atol=1e-6)
     flat = jax.tree.map(lambda leaf: leaf.reshape(21, *leaf.shape[2:]), draws.positions)
     exact = jax.jit(jax.vmap(target.logdensity_fn))(flat)
@@ -137,7 +138,7 @@ def test_outputs_and_log_densities_of_each_draw(target, draws, inputs, logits, m
 
 
 def test_other_likelihoods_have_no_predictive_yet(classes, draws):
-    class Flat:
+    class Flat(pb.Likelihood):
         def log_prob(self, outputs, targets):
             return outputs[:, 0]
 

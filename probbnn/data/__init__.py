@@ -110,6 +110,16 @@ class Dataset:
         object.__setattr__(self, "labels", _read_only(labels.astype(np.int32)))
         object.__setattr__(self, "classes", tuple(self.classes))
 
+    @property
+    def inputs(self) -> np.ndarray:
+        """The images."""
+        return self.images
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The labels."""
+        return self.labels
+
     def __len__(self) -> int:
         return len(self.images)
 

@@ -27,13 +27,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probbnn.data import sources as minibatch
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
 from probbnn.metrics import Interval
 from probbnn.metrics.bootstrap import rounded
-from probbnn.posterior.flax import LogDensity
+from probbnn.posterior.base import Posterior
+from probbnn.subsample import evenly_spaced
 from probbnn.tree import layers
+from probbnn.types import Position
 
 __all__ = ["MOST_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
 
@@ -178,7 +179,7 @@ class TemperatureMeters:
 
 def measure_temperature(
     rng_key: jax.Array,
-    target: LogDensity,
+    target: Posterior,
     draws: Draws,
     *,
     num_draws: int = 100,
@@ -285,7 +286,7 @@ def _independent(values: np.ndarray) -> Interval:
 
 
 def _virials(
-    target: LogDensity, draws: Draws, draws_per_chain: int
+    target: Posterior, draws: Draws, draws_per_chain: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """−⟨θ − c, ∇logdensity(θ)⟩ leaf by leaf at some draws, shape ``(chain, draw, leaf)``.
 
@@ -301,17 +302,17 @@ def _virials(
         )
     num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
 
-    @jax.jit
-    def virials(center: Any, positions: Any) -> jax.Array:
-        def virial(position: Any) -> jax.Array:
+    def of_chain(center: Position, positions: Position) -> jax.Array:
+        def virial(position: Position) -> jax.Array:
             grad = jax.grad(target.logdensity_fn)(position)
             products = jax.tree.map(lambda x, c, g: -jnp.vdot(x - c, g), position, center, grad)
             return jnp.stack(jax.tree.leaves(products))
 
         return jax.lax.map(virial, positions)
 
+    virials = target.program("virials", lambda: jax.jit(of_chain))
     means = jax.tree.map(lambda leaf: leaf.mean(axis=1), positions)
-    index = np.unique(np.linspace(0, num_draws - 1, draws_per_chain).round().astype(int))
+    index = evenly_spaced(num_draws, draws_per_chain)
     results = []
     for chain in range(num_chains):
         mean_of_others = jax.tree.map(
@@ -323,35 +324,36 @@ def _virials(
 
 
 def _noise_excess(
-    rng_key: jax.Array, target: LogDensity, draws: Draws, num_minibatches: int
+    rng_key: jax.Array, target: Posterior, draws: Draws, num_minibatches: int
 ) -> np.ndarray:
     """What minibatch noise adds to the temperatures of a leaf's coordinates, summed over them.
 
     Shape ``(chain, minibatch, leaf)``; at the last draw of each chain, with the run's batch size
     and the mean of its draws' step sizes.
     """
-    inputs, targets = target.inputs, target.targets
-    batch_size = draws.settings["batch_size"]
+    source, batch_size = target.data, draws.settings["batch_size"]
 
     def excess(key: jax.Array, position: Any, gain: Any) -> jax.Array:
         exact = jax.grad(target.logdensity_fn)(position)
 
         def one(stream: Any, step: jax.Array) -> tuple[Any, jax.Array]:
-            stream, batch = minibatch.next_minibatch(stream, step, inputs, targets)
+            stream, batch = source.next(stream, step)
             estimate = target.grad_estimator(position, batch)
             sums = jax.tree.map(
                 lambda gain, a, b: jnp.sum(gain * (a - b) ** 2), gain, estimate, exact
             )
             return stream, jnp.stack(jax.tree.leaves(sums))
 
-        stream = minibatch.init(key, target.data_size, batch_size)
+        stream = source.init(key, batch_size)
         return jax.lax.scan(one, stream, jnp.arange(num_minibatches))[1]
 
     last = jax.tree.map(lambda leaf: leaf[:, -1], draws.positions)
     keys = jax.random.split(rng_key, draws.num_chains)
-    per_step_size = jax.jit(lambda args: jax.lax.map(lambda a: excess(*a), args))(
-        (keys, last, draws.noise_gain)
+    program = target.program(
+        ("noise excess", batch_size, num_minibatches),
+        lambda: jax.jit(lambda args: jax.lax.map(lambda a: excess(*a), args)),
     )
+    per_step_size = program((keys, last, draws.noise_gain))
     step_size = draws.sample_stats["step_size"].mean(axis=1)
     return step_size[:, None, None] * np.asarray(per_step_size)
 

@@ -1,70 +1,123 @@
-"""Runs chains: vmapped, scanned on the device in chunks, with progress and a guard.
+"""Runs chains: scanned on the device in chunks, vectorised or side by side, with a guard.
 
-Everything that a run carries is one pytree, `ChainsState`, and a run is `advance` applied to it
-until the last step. Randomness is a function of (key, step number), so how the steps are cut into
-chunks has no influence on the result.
+    state = init_run(rng_key, run, positions)
+    while not run.is_finished(state):
+        state = advance(run, state)
+    draws = finish(run, state)
+
+All that a run carries is one pytree, `RunState`; what stays the same is a `Run`. Randomness is a
+function of (key, step number), so how the steps are cut into chunks has no influence on the result,
+and a run goes on from any of its states.
 """
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.base import SamplingAlgorithm
-from tqdm import tqdm
 
-from probbnn.data import sources as minibatch
-from probbnn.errors import InputError
-from probbnn.samplers.base import Kernel
+from probbnn.data.sources import check_batch_size
+from probbnn.inference.collectors import Statistics, positions_of
+from probbnn.inference.draws import Draws
+from probbnn.inference.plan import Plan
+from probbnn.posterior.base import Posterior
+from probbnn.samplers.base import ChainMethod, Kernel
+from probbnn.types import Batch, Clock, Collector, DataSource, Position, PRNGKey, PyTree, Stream
 
-__all__ = ["ChainsResult", "ChainsState", "DivergenceError", "check_length", "run_chains"]
+__all__ = ["DivergenceError", "Run", "RunState", "advance", "finish", "init_run"]
 
-# A chunk is at most this many steps, about this many seconds, and its draws this many bytes.
-_CHUNK_STEPS = 2_000
-_CHUNK_SECONDS = 1.0
-_CHUNK_BYTES = 16 * 2**20
+# Points of a trace at most.
+_TRACE_POINTS = 1_000
+# Folded into a chain's key for its start: the number of no step that a run could come to.
+_INIT = 2**32 - 1
 
 
-class ChainsState(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What stays the same in a run.
+
+    Attributes:
+        target: what is sampled; its data source gives the minibatches.
+        kernel: what moves a chain.
+        plan: which steps are taken and kept.
+        batch_size: examples per minibatch.
+        name: what the kernel is called.
+        settings: what goes on record.
+        shared_minibatches: all chains see the same minibatches.
+        chain_method: how chains run: ``"vectorized"``, all as one batch, or ``"parallel"``, each
+            in a thread, as many at a time as there are cores for this process.
+        key: of the kernel's compiled programs, which another run with the same key uses again.
+    """
+
+    target: Posterior
+    kernel: Kernel
+    plan: Plan
+    batch_size: int
+    name: str
+    settings: dict[str, Any]
+    shared_minibatches: bool = False
+    chain_method: ChainMethod = "vectorized"
+    key: Hashable = None
+
+    def __post_init__(self) -> None:
+        check_batch_size(self.target.data_size, self.batch_size)
+
+    @property
+    def collectors(self) -> dict[str, Collector]:
+        """What the run keeps, by name."""
+        plan = self.plan
+        num_draws = len(plan.draw_steps)
+        return {
+            "positions": positions_of(num_draws),
+            "statistics": Statistics(
+                num_draws,
+                plan.num_steps,
+                _stride(self),
+                self.kernel.looks_ahead,
+            ),
+        }
+
+    def is_finished(self, state: "RunState") -> bool:
+        """Whether all steps have been taken."""
+        return int(state.clock.step) == self.plan.num_steps
+
+
+class RunState(NamedTuple):
     """All that a run carries from step to step; chains are the leading axis.
 
     Attributes:
-        step: number of steps taken, an int32 scalar that all chains share.
+        clock: numbers of steps and draws, which all chains share.
         rng_key: one key per chain, shape ``(chain,)``; step t uses it folded with t.
         kernel: the kernel's states.
-        stream: the minibatch streams, or one stream where chains share their minibatches.
+        stream: the streams of minibatches, one where chains share it, ``()`` without minibatches.
+        collected: the carries of the collectors, by name.
         nonfinite_step: first step at which a chain's log density or gradient was not finite,
             int32 of shape ``(chain,)``; −1 while there is none.
+        rate: steps per second of the last chunk.
+        seconds: wall time of the steps so far, compilation apart.
+        compile_seconds: wall time of tracing and compilation so far.
     """
 
-    step: jax.Array
-    rng_key: jax.Array
-    kernel: Any
-    stream: minibatch.MinibatchStream
+    clock: Clock
+    rng_key: PRNGKey
+    kernel: PyTree
+    stream: Stream
+    collected: dict[str, PyTree]
     nonfinite_step: jax.Array
+    rate: float = 0.0
+    seconds: float = 0.0
+    compile_seconds: float = 0.0
 
-
-class ChainsResult(NamedTuple):
-    """What a run gives back, on the host.
-
-    Attributes:
-        state: the final `ChainsState` (on the device).
-        positions: the kept draws, NumPy leaves of shape ``(chain, draw, …)``.
-        trace: the kernel's infos, NumPy leaves of shape ``(chain, step)``, every step.
-        draw_steps: number of steps taken at each kept draw, shape ``(draw,)``.
-        seconds: wall time of the steps, compilation apart.
-        compile_seconds: wall time of tracing and compilation.
-    """
-
-    state: ChainsState
-    positions: Any
-    trace: Any
-    draw_steps: np.ndarray
-    seconds: float
-    compile_seconds: float
+    @property
+    def positions(self) -> Position:
+        """Where the chains are, leaves of shape ``(chain, …)``."""
+        return self.kernel.position
 
 
 class DivergenceError(RuntimeError):
@@ -72,12 +125,10 @@ class DivergenceError(RuntimeError):
 
     Attributes:
         steps: the first bad step of each chain, −1 for chains that stayed finite.
-        result: the `ChainsResult` up to the last chunk that was finite in all chains; its trace
-            is ``None`` if that is none, and its state the one after the divergence. ``None`` for a
-            `Sampler`, which runs whole chains.
+        draws: the `Draws` that all chains kept before the first of these steps.
     """
 
-    def __init__(self, steps: np.ndarray, result: ChainsResult | None) -> None:
+    def __init__(self, steps: np.ndarray, draws: Draws) -> None:
         bad = np.flatnonzero(steps >= 0)
         chains = ", ".join(f"chain {chain} at step {steps[chain]}" for chain in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -86,303 +137,307 @@ class DivergenceError(RuntimeError):
             "step size, a larger batch, or starting positions of higher density"
         )
         self.steps = steps
-        self.result = result
+        self.draws = draws
 
 
-def run_chains(
-    rng_key: jax.Array,
-    algorithm: Kernel | SamplingAlgorithm,
-    positions: Any,
-    inputs: jax.Array,
-    targets: jax.Array,
-    *,
-    batch_size: int,
-    num_steps: int,
-    num_warmup: int = 0,
-    thinning: int = 1,
-    sampling_phases: Sequence[tuple[int, int]] | None = None,
-    shared_minibatches: bool = False,
-    callback: Callable[[int, Any], None] | None = None,
-    callback_steps: Sequence[int] = (),
-    description: str | None = None,
-) -> ChainsResult:
-    """Run one kernel in parallel chains on minibatches of the data.
+def init_run(rng_key: PRNGKey, run: Run, positions: Position) -> RunState:
+    """The state before the first step.
 
     Args:
         rng_key: the only source of randomness.
-        algorithm: ``init(position)`` and ``step(rng_key, state, minibatch) -> (state, info)``.
-        positions: starting positions, leaves of shape ``(chain, …)``.
-        inputs: data on the device, shape ``(N, …)``.
-        targets: shape ``(N, …)``.
-        batch_size: examples per minibatch.
-        num_steps: number of steps in all, warm-up included.
-        num_warmup: number of first steps from which no draw is kept.
-        thinning: steps from one kept draw to the next, after warm-up.
-        sampling_phases: keep draws only in these phases, given by the number of steps taken at
-            their start and end, in order; ``None``: from warm-up to the end.
-        shared_minibatches: all chains see the same minibatch at each step. It is cheaper, and
-            correlates the chains: R-hat cannot see it.
-        callback: called as ``callback(step, positions)`` after the steps in ``callback_steps``.
-        callback_steps: see ``callback``; steps are counted from 1.
-        description: what the progress bar is called; ``None`` shows no bar.
-
-    Raises:
-        InputError: if the numbers do not fit each other or the data.
-        DivergenceError: within one chunk of a chain's becoming non-finite.
+        run: what is to run.
+        positions: starting positions, leaves of shape ``(chain, …)``; they are left alone.
     """
-    phases = _phases(num_steps, num_warmup, thinning, sampling_phases)
     num_chains = len(jax.tree.leaves(positions)[0])
     chains_key, stream_key = jax.random.split(rng_key)
-    if shared_minibatches:
-        stream = minibatch.init(stream_key, len(inputs), batch_size)
+    keys = jax.random.split(chains_key, num_chains)
+    init_stream = partial(run.target.data.init, batch_size=run.batch_size)
+    if run.kernel.full_data:
+        stream: Stream = ()
+    elif run.shared_minibatches:
+        stream = init_stream(stream_key)
     else:
-        stream = jax.vmap(partial(minibatch.init, data_size=len(inputs), batch_size=batch_size))(
-            jax.random.split(stream_key, num_chains)
-        )
-    state = ChainsState(
-        step=jnp.zeros((), jnp.int32),
-        rng_key=jax.random.split(chains_key, num_chains),
-        # A copy, because `advance` is given the state's memory and the caller keeps theirs.
-        kernel=jax.vmap(algorithm.init)(jax.tree.map(jnp.array, positions)),
-        stream=stream,
-        nonfinite_step=jnp.full(num_chains, -1, jnp.int32),
-    )
-    plan = _Plan(num_steps, phases, thinning, sorted(callback_steps), _nbytes(positions))
-    started = time.perf_counter()
-    advance = (
-        jax.jit(partial(_advance, algorithm, shared_minibatches, plan.capacity), donate_argnums=0)
-        .lower(state, inputs, targets, 1, 1)
-        .compile()
-    )
-    compile_seconds = time.perf_counter() - started
+        stream = jax.vmap(init_stream)(jax.random.split(stream_key, num_chains))
+    # A copy, because `advance` is given the state's memory and the caller keeps theirs.
+    positions = jax.tree.map(jnp.array, positions)
 
-    result = ChainsResult(
-        state=state,
-        positions=_host_buffer(state.kernel.position, len(plan.draw_steps)),
-        trace=None,
-        draw_steps=plan.draw_steps,
-        seconds=0.0,
+    def init(positions: Position, keys: PRNGKey) -> tuple[PyTree, dict[str, PyTree]]:
+        init_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _INIT)
+        kernel = jax.vmap(run.kernel.init)(positions, init_keys)
+        return kernel, jax.vmap(partial(_init_collectors, run))(kernel)
+
+    program, compile_seconds = _compiled(run, "init", init, positions, keys)
+    started = time.perf_counter()
+    kernel, collected = jax.block_until_ready(program(positions, keys))
+    state = RunState(
+        clock=Clock(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), jnp.zeros((), bool)),
+        rng_key=keys,
+        # Copies again: two leaves of a start may be one array, which can be given away only once.
+        kernel=jax.tree.map(jnp.array, kernel),
+        stream=stream,
+        collected=collected,
+        nonfinite_step=jnp.full(num_chains, -1, jnp.int32),
+        seconds=time.perf_counter() - started,
         compile_seconds=compile_seconds,
     )
-    return _run(result, advance, inputs, targets, plan, callback, description)
+    return _settle(run, state) if run.plan.num_warmup == 0 else state
 
 
-def _run(
-    result: ChainsResult,
-    advance: Callable,
-    inputs: jax.Array,
-    targets: jax.Array,
-    plan: "_Plan",
-    callback: Callable[[int, Any], None] | None,
-    description: str | None,
-) -> ChainsResult:
-    state, step, num_draws, rate = result.state, 0, 0, 0.0
-    traces: list[Any] = []
-    started, paused = time.perf_counter(), 0.0
+def advance(run: Run, state: RunState) -> RunState:
+    """The state after some more steps: a second's worth, or up to where the plan has a stop.
 
-    def so_far() -> ChainsResult:
-        join = partial(jax.tree.map, lambda *parts: np.concatenate(parts, axis=1))
-        return result._replace(
-            state=state,
-            positions=jax.tree.map(lambda leaf: leaf[:, :num_draws], result.positions),
-            trace=join(*traces) if traces else None,
-            draw_steps=result.draw_steps[:num_draws],
-            seconds=time.perf_counter() - started - paused,
-        )
+    The arrays of ``state`` are used up.
 
-    # tqdm shows nothing where stderr is no terminal (disable=None).
-    hidden = True if description is None else None
-    with tqdm(total=plan.num_steps, desc=description, unit="step", disable=hidden) as bar:
-        while step < plan.num_steps:
-            count, interval = plan.next_chunk(step, rate)
-            chunk_started = time.perf_counter()
-            state, draws, infos = advance(state, inputs, targets, count, interval)
-            nonfinite = np.asarray(state.nonfinite_step)
-            if (nonfinite >= 0).any():
-                raise DivergenceError(nonfinite, so_far())
-            length = count * interval
-            rate = length / (time.perf_counter() - chunk_started)
-            step += length
-            traces.append(jax.tree.map(lambda leaf, n=length: np.array(leaf[:n]).T, infos))
-            if plan.keeps(step):
-                _store(result.positions, draws, num_draws, count)
-                num_draws += count
-            bar.set_postfix_str(f"log density {np.mean(traces[-1].logdensity[:, -1]):.5g}", False)
-            bar.update(length)
-            if callback is not None and step in plan.callback_steps:
-                callback_started = time.perf_counter()
-                # A copy, because the next chunk is given the state's memory.
-                callback(step, jax.tree.map(jnp.copy, state.kernel.position))
-                paused += time.perf_counter() - callback_started
-    return so_far()
+    Raises:
+        DivergenceError: when a chain has become non-finite in these steps.
+    """
+    step = int(state.clock.step)
+    count, interval = run.plan.next_chunk(step, state.rate)
+    keeps = run.plan.keeps(step + interval)
+    adapting = step < run.plan.num_warmup
+    carried = state[:6]
+    arguments = (carried, run.target.data, count, interval, keeps)
+    if run.chain_method == "parallel":
+        carried, seconds, compile_seconds = _in_threads(run, adapting, arguments)
+    else:
+        function = partial(_chunk, run, adapting, jax.vmap)
+        program, compile_seconds = _compiled(run, ("chunk", adapting), function, *arguments)
+        started = time.perf_counter()
+        carried = jax.block_until_ready(program(*arguments))
+        seconds = time.perf_counter() - started
+    state = RunState(*carried)._replace(
+        rate=count * interval / seconds,
+        seconds=state.seconds + seconds,
+        compile_seconds=state.compile_seconds + compile_seconds,
+    )
+    nonfinite = np.asarray(state.nonfinite_step)
+    if (nonfinite >= 0).any():
+        before = nonfinite[nonfinite >= 0].min()
+        good = int(np.searchsorted(run.plan.draw_steps, before))
+        number = min(good, int(state.clock.num_draws))
+        raise DivergenceError(nonfinite, finish(run, state).first(number))
+    return _settle(run, state) if step + count * interval == run.plan.num_warmup else state
 
 
-class _Plan(NamedTuple):
-    """Which steps to run between two visits to the host."""
-
-    num_steps: int
-    phases: Sequence[tuple[int, int]]
-    thinning: int
-    callback_steps: Sequence[int]
-    draw_bytes: int
-
-    @property
-    def draw_steps(self) -> np.ndarray:
-        """Numbers of steps taken at each draw: every ``thinning`` steps of each phase."""
-        return np.concatenate(
-            [np.arange(start + self.thinning, end + 1, self.thinning) for start, end in self.phases]
-        )
-
-    @property
-    def capacity(self) -> tuple[int, int]:
-        """The largest chunk: steps, and draws."""
-        steps = min(_CHUNK_STEPS, self.num_steps)
-        draws = min(steps // self.thinning, _CHUNK_BYTES // max(self.draw_bytes, 1))
-        return steps, max(draws, 1)
-
-    def keeps(self, step: int) -> bool:
-        """Whether the position after ``step`` steps is a draw."""
-        return any(
-            start < step <= end and (step - start) % self.thinning == 0
-            for start, end in self.phases
-        )
-
-    def next_chunk(self, step: int, rate: float) -> tuple[int, int]:
-        """(count, interval): run ``count`` intervals and record the position after each.
-
-        ``rate`` is in steps per second, 0 when nothing is known yet.
-        """
-        max_steps, max_draws = self.capacity
-        max_steps = min(max_steps, max(1, int(rate * _CHUNK_SECONDS)))
-        boundaries = [boundary for phase in self.phases for boundary in phase]
-        stops = [s for s in (*boundaries, *self.callback_steps, self.num_steps) if s > step]
-        left = min(stops) - step
-        start = next((start for start, end in self.phases if start <= step < end), None)
-        if start is None:
-            return 1, min(left, max_steps)
-        to_next_draw = self.thinning - (step - start) % self.thinning
-        if to_next_draw == self.thinning and min(left, max_steps) >= self.thinning:
-            return min(left // self.thinning, max_steps // self.thinning, max_draws), self.thinning
-        return 1, min(left, max_steps, to_next_draw)
+def finish(run: Run, state: RunState) -> Draws:
+    """The draws that have been kept by now."""
+    num_draws = int(state.clock.num_draws)
+    collected = {
+        name: collector.finish(state.collected[name]) for name, collector in run.collectors.items()
+    }
+    statistics = collected["statistics"]
+    stats, trace = dict(statistics["draws"]), dict(statistics["trace"])
+    trace.pop("num_gradients", None)
+    num_points = -(-int(state.clock.step) // _stride(run))
+    noise_gain = run.kernel.noise_gain
+    if noise_gain is not None:
+        noise_gain = jax.tree.map(np.array, jax.vmap(noise_gain)(state.kernel))
+    return Draws(
+        positions=collected["positions"],
+        method=run.name,
+        temperature=run.kernel.temperature,
+        passes=_passes(run, stats.pop("num_gradients", None), len(state.rng_key)),
+        sample_stats=stats,
+        trace={name: values[:, :num_points] for name, values in trace.items()},
+        trace_steps=1 + _stride(run) * np.arange(num_points),
+        draw_steps=run.plan.draw_steps,
+        noise_gain=noise_gain,
+        settings=run.settings,
+        seconds=state.seconds,
+        compile_seconds=state.compile_seconds,
+    ).first(num_draws)
 
 
-def _advance(
-    algorithm: Kernel | SamplingAlgorithm,
-    shared_minibatches: bool,
-    capacity: tuple[int, int],
-    state: ChainsState,
-    inputs: jax.Array,
-    targets: jax.Array,
+def _stride(run: Run) -> int:
+    return -(-run.plan.num_steps // _TRACE_POINTS)
+
+
+def _passes(run: Run, counted: np.ndarray | None, num_chains: int) -> np.ndarray | None:
+    """Passes over the data up to each draw, of all chains."""
+    data_size, kernel = run.target.data_size, run.kernel
+    if counted is not None:
+        examples = kernel.examples_per_gradient or run.batch_size
+        return counted.sum(axis=0, dtype=float) * (examples / data_size)
+    if kernel.gradients_per_step is None:
+        return None
+    gradients = kernel.gradients_per_step * (2 if run.target.has_control_variates else 1)
+    steps_per_pass = -(-data_size // run.batch_size)
+    return num_chains * gradients * run.plan.draw_steps / steps_per_pass
+
+
+def _settle(run: Run, state: RunState) -> RunState:
+    """What warm-up has learnt becomes the state that sampling starts from."""
+    if run.kernel.settle is None:
+        return state
+
+    def settle(kernel: PyTree) -> PyTree:
+        # One chain at a time: it may look at all the data, or factorise a matrix.
+        return jax.lax.map(run.kernel.settle, kernel)
+
+    program, compile_seconds = _compiled(run, "settle", settle, state.kernel)
+    started = time.perf_counter()
+    kernel = jax.block_until_ready(program(state.kernel))
+    return state._replace(
+        kernel=kernel,
+        rate=0.0,
+        seconds=state.seconds + time.perf_counter() - started,
+        compile_seconds=state.compile_seconds + compile_seconds,
+    )
+
+
+def _init_collectors(run: Run, kernel: PyTree) -> dict[str, PyTree]:
+    """The carries of one chain."""
+    info = jax.eval_shape(partial(_info_of_step, run), kernel)
+    return {
+        name: collector.init(kernel.position, info) for name, collector in run.collectors.items()
+    }
+
+
+def _info_of_step(run: Run, kernel: PyTree) -> Any:
+    step = run.kernel.adapt or run.kernel.step
+    key = jax.random.key(0)
+    if run.kernel.full_data:
+        return step(key, kernel, None)[1]
+    source = run.target.data
+    _, batch = source.next(source.init(key, run.batch_size), jnp.zeros((), jnp.int32))
+    return step(key, kernel, batch)[1]
+
+
+_Mapped = Callable[..., Callable]
+
+
+def _chunk(
+    run: Run,
+    adapting: bool,
+    over_chains: _Mapped,
+    carried: tuple[Any, ...],
+    source: DataSource,
     count: jax.Array,
     interval: jax.Array,
-) -> tuple[ChainsState, Any, Any]:
-    """``count`` × ``interval`` steps: the state, the position after each interval, the infos.
+    keeps: jax.Array,
+) -> tuple[Any, ...]:
+    """``count`` × ``interval`` steps; if it ``keeps`` draws, one after each interval.
 
-    Both numbers are dynamic, so one compilation serves all chunks; the outputs are buffers of the
-    size ``capacity``, filled from the front.
+    The numbers are dynamic, so one compilation serves all chunks. ``over_chains`` maps functions
+    of one chain: `jax.vmap`, or nothing where ``carried`` is one chain's.
     """
-    stream_axis = None if shared_minibatches else 0
-    max_steps, max_draws = capacity
-    first_step = state.step
+    step_chain = (run.kernel.adapt or run.kernel.step) if adapting else run.kernel.step
+    collectors = run.collectors
+    shared = run.shared_minibatches
 
-    def draw_minibatch(stream: Any, step: jax.Array) -> Any:
-        return minibatch.next_minibatch(stream, step, inputs, targets)
+    def next_batch(stream: Stream, step: jax.Array) -> tuple[Stream, Batch | None]:
+        if run.kernel.full_data:
+            return stream, None
+        if shared:
+            return source.next(stream, step)
+        return over_chains(source.next, (0, None))(stream, step)
 
-    def one_step(state: ChainsState) -> tuple[ChainsState, Any]:
-        if shared_minibatches:
-            stream, batch = draw_minibatch(state.stream, state.step)
-        else:
-            stream, batch = jax.vmap(draw_minibatch, (0, None))(state.stream, state.step)
-        keys = jax.vmap(jax.random.fold_in, (0, None))(state.rng_key, state.step)
-        kernel, info = jax.vmap(algorithm.step, (0, 0, stream_axis))(keys, state.kernel, batch)
-        finite = jnp.isfinite(info.logdensity) & jnp.isfinite(info.grad_norm)
+    def observe(collected: Any, info: Any, clock: Clock) -> Any:
+        return {name: c.observe(collected[name], info, clock) for name, c in collectors.items()}
+
+    def update(collected: Any, position: Position, clock: Clock) -> Any:
+        return {name: c.update(collected[name], position, clock) for name, c in collectors.items()}
+
+    def one_step(state: RunState) -> RunState:
+        clock = state.clock
+        stream, batch = next_batch(state.stream, clock.step)
+        keys = over_chains(jax.random.fold_in, (0, None))(state.rng_key, clock.step)
+        axes = (0, 0, None if shared or batch is None else 0)
+        kernel, info = over_chains(step_chain, axes)(keys, state.kernel, batch)
+        finite = jnp.isfinite(info.logdensity)
+        if "grad_norm" in info._fields:
+            finite &= jnp.isfinite(info.grad_norm)
         first_bad = ~finite & (state.nonfinite_step < 0)
-        return (
-            state._replace(
-                step=state.step + 1,
-                kernel=kernel,
-                stream=stream,
-                nonfinite_step=jnp.where(first_bad, state.step, state.nonfinite_step),
-            ),
-            info,
+        return state._replace(
+            clock=Clock(clock.step + 1, clock.num_draws, jnp.zeros((), bool)),
+            kernel=kernel,
+            stream=stream,
+            collected=over_chains(observe, (0, 0, None))(state.collected, info, clock),
+            nonfinite_step=jnp.where(first_bad, clock.step, state.nonfinite_step),
         )
 
-    def inner(_: Any, carry: tuple[ChainsState, Any]) -> tuple[ChainsState, Any]:
-        state, infos = carry
-        index = state.step - first_step
-        state, info = one_step(state)
-        return state, jax.tree.map(lambda buffer, x: buffer.at[index].set(x), infos, info)
+    def keep(state: RunState) -> RunState:
+        clock = state.clock
+        kept = over_chains(update, (0, 0, None))(state.collected, state.positions, clock)
+        drew = clock._replace(num_draws=clock.num_draws + 1, drew=jnp.ones((), bool))
+        return state._replace(clock=drew, collected=kept)
 
-    def outer(i: Any, carry: tuple[ChainsState, Any, Any]) -> tuple[ChainsState, Any, Any]:
-        state, draws, infos = carry
-        state, infos = jax.lax.fori_loop(0, interval, inner, (state, infos))
-        draws = jax.tree.map(lambda buffer, x: buffer.at[i].set(x), draws, state.kernel.position)
-        return state, draws, infos
+    def one_interval(_: Any, state: RunState) -> RunState:
+        state = jax.lax.fori_loop(0, interval, lambda _, s: one_step(s), state)
+        return jax.lax.cond(keeps, keep, lambda s: s, state)
 
-    def empty(length: int, like: Any) -> Any:
-        return jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), like)
-
-    info_shapes = jax.eval_shape(one_step, state)[1]
-    buffers = empty(max_draws, state.kernel.position), empty(max_steps, info_shapes)
-    state, draws, infos = jax.lax.fori_loop(0, count, outer, (state, *buffers))
+    state = jax.lax.fori_loop(0, count, one_interval, RunState(*carried))
     # A step is judged by what the next one sees at its position; the chunk's last one, here.
-    bad = ~jax.vmap(_all_finite)(state.kernel.position) & (state.nonfinite_step < 0)
-    nonfinite_step = jnp.where(bad, state.step - 1, state.nonfinite_step)
-    return state._replace(nonfinite_step=nonfinite_step), draws, infos
+    bad = ~over_chains(_all_finite, (0,))(state.positions) & (state.nonfinite_step < 0)
+    last = state.clock.step - 1
+    nonfinite_step = jnp.where(bad, last, state.nonfinite_step)
+    return tuple(state._replace(nonfinite_step=nonfinite_step))[:6]
 
 
-def _all_finite(position: Any) -> jax.Array:
+def _all_finite(position: Position) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(position)]))
 
 
-def _host_buffer(positions: Any, num_draws: int) -> Any:
-    """Room for the draws, leaves of shape ``(chain, draw, …)``."""
-    return jax.tree.map(
-        lambda leaf: np.empty((leaf.shape[0], num_draws, *leaf.shape[1:]), leaf.dtype), positions
-    )
+def _one_by_one(function: Callable, in_axes: Any) -> Callable:
+    return function
 
 
-def _store(host: Any, draws: Any, start: int, count: int) -> None:
-    """Copy ``count`` draws, ``(draw, chain, …)``, behind the first ``start`` of the host's."""
+def _in_threads(
+    run: Run, adapting: bool, arguments: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], float, float]:
+    """A chunk of each chain, as many at a time as this process has cores."""
+    carried, *others = arguments
+    num_chains = len(carried[-1])
+    # What all chains share has no axis of theirs.
+    shared = ("clock", "stream") if run.shared_minibatches else ("clock",)
+    is_shared = [name in shared for name in RunState._fields[:6]]
 
-    def copy(buffer: np.ndarray, leaf: jax.Array) -> None:
-        buffer[:, start : start + count] = np.asarray(leaf[:count]).swapaxes(0, 1)
+    def split(carried: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+        return [
+            tuple(
+                part if same else jax.tree.map(lambda leaf, n=number: leaf[n], part)
+                for part, same in zip(carried, is_shared, strict=True)
+            )
+            for number in range(num_chains)
+        ]
 
-    jax.tree.map(copy, host, draws)
-
-
-def _nbytes(tree: Any) -> int:
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
-
-
-def check_length(num_steps: int, num_warmup: int, thinning: int) -> None:
-    """Raise `InputError` unless so many steps leave a draw after warm-up."""
-    if num_steps < 1 or thinning < 1:
-        raise InputError(
-            f"num_steps is {num_steps} and thinning {thinning}; both must be at least 1"
-        )
-    if not 0 <= num_warmup <= num_steps - thinning:
-        raise InputError(
-            f"num_warmup is {num_warmup} of {num_steps} steps with thinning {thinning}; it must "
-            f"leave at least one draw, so it can be 0 to {num_steps - thinning}"
+    def stack(chains: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+        return tuple(
+            parts[0] if same else jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+            for parts, same in zip(zip(*chains, strict=True), is_shared, strict=True)
         )
 
+    splitter, seconds_1 = _compiled(run, ("split", adapting), split, carried)
+    started = time.perf_counter()
+    chains = splitter(carried)
+    function = partial(_chunk, run, adapting, _one_by_one)
+    program, seconds_2 = _compiled(run, ("thread", adapting), function, chains[0], *others)
+    with ThreadPoolExecutor(num_cores()) as pool:
+        done = list(pool.map(lambda c: jax.block_until_ready(program(c, *others)), chains))
+    stacker, seconds_3 = _compiled(run, ("stack", adapting), stack, done)
+    carried = jax.block_until_ready(stacker(done))
+    seconds = time.perf_counter() - started - seconds_2 - seconds_3
+    return carried, seconds, seconds_1 + seconds_2 + seconds_3
 
-def _phases(
-    num_steps: int,
-    num_warmup: int,
-    thinning: int,
-    sampling_phases: Sequence[tuple[int, int]] | None,
-) -> list[tuple[int, int]]:
-    """The phases in which draws are kept, none of them before the end of warm-up."""
-    check_length(num_steps, num_warmup, thinning)
-    if sampling_phases is None:
-        return [(num_warmup, num_steps)]
-    phases = [(max(start, num_warmup), end) for start, end in sampling_phases]
-    phases = [(start, end) for start, end in phases if end - start >= thinning]
-    if not phases:
-        raise InputError(
-            f"no phase of {num_steps} steps samples for {thinning} steps, one draw's worth, after "
-            f"a warm-up of {num_warmup}; take more steps, shorter cycles or less thinning"
-        )
-    return phases
+
+def num_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _compiled(run: Run, part: Hashable, function: Callable, *arguments: Any) -> tuple[Any, float]:
+    """The program for arguments like these, and the seconds that it took to compile it now."""
+    leaves, structure = jax.tree.flatten(arguments)
+    shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
+    key = (part, run.key, _stride(run), run.shared_minibatches, structure, shapes)
+    started = time.perf_counter()
+    # The large program of a batch of chains works in the memory of the state that it is given.
+    donated = (0,) if part in (("chunk", True), ("chunk", False)) else ()
+
+    def compile_() -> Any:
+        return jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+
+    program = run.target.program(key, compile_)
+    return program, time.perf_counter() - started

@@ -5,32 +5,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from blackjax.base import SamplingAlgorithm
+from tqdm.auto import tqdm
 
-from probbnn.data import sources as minibatch
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
-from probbnn.inference.runner import ChainsResult, DivergenceError, check_length, run_chains
-from probbnn.inference.whole_chains import Length, Sampler, SamplerResult, run_sampler
-from probbnn.posterior.base import Target
-from probbnn.samplers.base import Kernel
+from probbnn.inference.plan import Plan
+from probbnn.inference.runner import Run, advance, finish, init_run
+from probbnn.posterior.base import Posterior
+from probbnn.samplers.base import ChainMethod, Kernel, Method
 from probbnn.samplers.registry import find_method
 from probbnn.samplers.schedules import Cyclical
+from probbnn.types import KernelLike, Position, PRNGKey
 
-__all__ = ["sample"]
+__all__ = ["as_kernel", "sample"]
 
 _DEFAULT_BATCH_SIZE = 1_000
-_DEFAULT_DRAWS = 100
-_DEFAULT_STEPS = 5_000
-# Samplers on all the data have few and dear draws, nearly independent: all of NUTS's are kept.
-_DEFAULT_SAMPLER_DRAWS = 500
 
 
 def sample(
-    rng_key: jax.Array,
-    target: Target,
-    method: str | Kernel | SamplingAlgorithm = "psgld",
+    rng_key: PRNGKey,
+    target: Posterior,
+    method: str | Method | KernelLike = "psgld",
     *,
     num_chains: int | None = None,
     num_steps: int | None = None,
@@ -38,8 +35,9 @@ def sample(
     thinning: int | None = None,
     batch_size: int | None = None,
     shared_minibatches: bool = False,
-    initial_positions: Any = None,
-    callback: Callable[[int, Any], None] | None = None,
+    chain_method: ChainMethod | None = None,
+    initial_positions: Position | None = None,
+    callback: Callable[[int, Position], None] | None = None,
     callback_steps: Sequence[int] = (),
     progress: bool = True,
     **settings: Any,
@@ -49,25 +47,27 @@ def sample(
     Args:
         rng_key: the only source of randomness: same key, same machine, same draws.
         target: the log density.
-        method: a name in `METHODS`, or any BlackJAX-style kernel ``init(position)``,
-            ``step(rng_key, state, minibatch) -> (state, info)`` whose state has ``position`` and
-            whose info has ``logdensity`` and ``grad_norm``.
+        method: a name in `METHODS`, the settings of one, such as ``PSGLD(step_size=1e-3)``, or any
+            BlackJAX-style kernel ``init(position)``, ``step(rng_key, state, minibatch) ->
+            (state, info)`` whose state has ``position`` and whose info has ``logdensity`` and
+            ``grad_norm``.
         num_chains: chains, or members of an ensemble; default 4 (1 for ``"map"``).
         num_steps: steps per chain, warm-up included; default: the method's own number.
         num_warmup: first steps, from which nothing is kept; default half of them. Optimisers
             keep their last step alone, and fits (SVI, Laplace) draw after their last step,
             whatever this says.
-        thinning: steps per kept draw; the default keeps at most 100 draws per chain, and every
-            draw of NUTS.
+        thinning: steps per kept draw; the default keeps at most 100 draws per chain, 500 of
+            methods on all the data, and all of a fit.
         batch_size: examples per minibatch; default 1,000, or all if there are fewer. Methods on
             all the data take none.
         shared_minibatches: all chains see the same minibatches. Cheaper, but the chains are
             then correlated, and no R-hat shows it.
+        chain_method: ``"vectorized"`` runs all chains as one batch, ``"parallel"`` each in a
+            thread of its own; default: what is faster for the method.
         initial_positions: starting positions, leaves of shape ``(chain, …)``; default: one draw
             from the module's own initialiser per chain.
         callback: called as ``callback(step, positions)`` after each step in ``callback_steps``
-            (counted from 1), positions being on the device with leaves ``(chain, …)``. Only
-            methods that step through minibatches have such a moment.
+            (counted from 1), positions being on the device with leaves ``(chain, …)``.
         callback_steps: see ``callback``.
         progress: show a progress bar where stderr is a terminal.
         **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
@@ -87,174 +87,146 @@ def sample(
         >>> draws.num_chains, draws.num_draws, draws.temperature
         (2, 100, 1.0)
     """
-    known = find_method(method) if isinstance(method, str) else None
-    if known is not None and known.num_chains == 1 and (num_chains or 1) != 1:
-        raise InputError(
-            f"num_chains is {num_chains} for {known.name}, one point estimate; use 'ensemble'"
-        )
+    known = _find(method, settings)
+    num_chains = _num_chains(known, num_chains)
     if num_steps is None:
-        num_steps = _DEFAULT_STEPS if known is None else known.num_steps
+        num_steps = Method.default_steps if known is None else known.default_steps
     if num_steps < 1:
         raise InputError(f"num_steps is {num_steps}; it must be at least 1")
-    if num_chains is None:
-        num_chains = 4 if known is None else known.num_chains
-    if num_chains < 1:
-        raise InputError(f"num_chains is {num_chains}; it must be at least 1")
+    batch_size = _batch_size(known, target, batch_size, shared_minibatches)
+    record = {"num_chains": num_chains, "num_steps": num_steps}
     if known is not None and known.point_estimate:
-        num_warmup, thinning = max(num_steps - 1, 0), 1
-    if num_warmup is None:
+        num_warmup, thinning = num_steps - 1, 1
+    elif num_warmup is None:
         num_warmup = num_steps // 2
-    if known is not None and known.full_data and batch_size is not None:
-        raise InputError(
-            f"batch_size is {batch_size} for {known.name}, which takes all the data at each step; "
-            "leave it out"
-        )
-    if batch_size is None:
-        batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
+    record["num_warmup"] = num_warmup
+    fitted_draws = None if known is None else known.num_fitted_draws
+    if fitted_draws is not None:
+        # The steps are those of the fit, and each step after them is a draw.
+        num_warmup, num_steps, thinning = num_steps, num_steps + fitted_draws, thinning or 1
 
-    algorithm: Kernel | SamplingAlgorithm | Sampler
     if known is not None:
-        algorithm = known.build(target, num_warmup, settings)
-        settings = known.complete(target, settings)
-    elif settings:
+        kernel = known.build(target, num_warmup=num_warmup, batch_size=batch_size)
+        settings = known.settings(target.data_size)
+    else:
+        kernel = as_kernel(method)
+    plan = _plan(kernel, known, num_steps, num_warmup, thinning, callback_steps)
+    record["thinning"] = plan.thinning
+    if known is None or not known.full_data:
+        record |= {"batch_size": batch_size, "shared_minibatches": shared_minibatches}
+    run = Run(
+        target,
+        kernel,
+        plan,
+        batch_size=batch_size,
+        name="custom kernel" if known is None else known.name,
+        settings={**record, **settings},
+        shared_minibatches=shared_minibatches,
+        chain_method=chain_method or kernel.chain_method,
+        # Equal settings build kernels that do the same.
+        key=method if known is None else (known, num_warmup, batch_size),
+    )
+    init_key, run_key = jax.random.split(rng_key)
+    if initial_positions is None:
+        initial_positions = _starts(init_key, target, num_chains)
+    else:
+        _check_positions(target, initial_positions, num_chains)
+    return _loop(run_key, run, initial_positions, callback, progress)
+
+
+def _loop(
+    rng_key: PRNGKey,
+    run: Run,
+    positions: Position,
+    callback: Callable[[int, Position], None] | None,
+    progress: bool,
+) -> Draws:
+    state = init_run(rng_key, run, positions)
+    # tqdm shows nothing where stderr is no terminal (disable=None).
+    hidden = None if progress else True
+    with tqdm(total=run.plan.num_steps, desc=run.name, unit="step", disable=hidden) as bar:
+        while not run.is_finished(state):
+            before = int(state.clock.step)
+            state = advance(run, state)
+            step = int(state.clock.step)
+            bar.update(step - before)
+            if callback is not None and step in run.plan.stops:
+                # A copy, because the next chunk is given the state's memory.
+                callback(step, jax.tree.map(jnp.copy, state.positions))
+    return finish(run, state)
+
+
+def _find(method: str | Method | KernelLike, settings: dict[str, Any]) -> Method | None:
+    """The settings of a known method, ``None`` for a ready-made kernel."""
+    if isinstance(method, str):
+        return find_method(method).of(settings)
+    if settings:
         raise InputError(
             f"settings {', '.join(settings)} were given beside a ready-made kernel; give them to "
             "the kernel"
         )
-    else:
-        algorithm = _check_kernel(method)
-    init_key, run_key = jax.random.split(rng_key)
-    if initial_positions is None:
-        init = jax.jit(jax.vmap(target.init))
-        initial_positions = init(jax.random.split(init_key, num_chains))
-    else:
-        _check_positions(target, initial_positions, num_chains)
-    name = known.name if known else "custom kernel"
-    record = {"num_chains": num_chains, "num_steps": num_steps, "num_warmup": num_warmup}
-    if isinstance(algorithm, Sampler):
-        if callback is not None or shared_minibatches:
-            raise InputError(
-                f"{name} runs whole chains; it takes no callback and no shared_minibatches"
-            )
-        if thinning is None:
-            thinning = max(1, (num_steps - num_warmup) // _DEFAULT_SAMPLER_DRAWS)
-        check_length(num_steps, num_warmup, thinning)
-        minibatch.check_batch_size(target.data_size, batch_size)
-        result = run_sampler(
-            run_key,
-            algorithm,
-            initial_positions,
-            Length(num_steps, num_warmup, thinning, batch_size),
-            description=name if progress else None,
-        )
-        if known is None or not known.full_data:
-            record["batch_size"] = batch_size
-        return _as_sampler_draws(
-            result,
-            name,
-            algorithm.temperature,
-            {**record, "thinning": thinning, **settings},
-            target.data_size,
-        )
+    return method if isinstance(method, Method) else None
 
-    step_size = getattr(algorithm, "step_size", None)
-    phases = None
-    if isinstance(step_size, Cyclical):
-        phases = [p for p in step_size.sampling_phases(num_steps) if p[1] > num_warmup]
+
+def _num_chains(known: Method | None, num_chains: int | None) -> int:
+    if num_chains is None:
+        return Method.default_chains if known is None else known.default_chains
+    if num_chains < 1:
+        raise InputError(f"num_chains is {num_chains}; it must be at least 1")
+    if known is not None and known.default_chains == 1 and num_chains != 1:
+        raise InputError(
+            f"num_chains is {num_chains} for {known.name}, one point estimate; use 'ensemble'"
+        )
+    return num_chains
+
+
+def _batch_size(
+    known: Method | None, target: Posterior, batch_size: int | None, shared_minibatches: bool
+) -> int:
+    if known is not None and known.full_data:
+        for name, given in (("batch_size", batch_size), ("shared_minibatches", shared_minibatches)):
+            if given:
+                raise InputError(
+                    f"{name} is {given} for {known.name}, which takes all the data at each step; "
+                    "leave it out"
+                )
+    return min(_DEFAULT_BATCH_SIZE, target.data_size) if batch_size is None else batch_size
+
+
+def _plan(
+    kernel: Kernel,
+    known: Method | None,
+    num_steps: int,
+    num_warmup: int,
+    thinning: int | None,
+    stops: Sequence[int],
+) -> Plan:
+    phases: Sequence[tuple[int, int]] = ((num_warmup, num_steps),)
+    if isinstance(kernel.step_size, Cyclical):
+        phases = tuple(p for p in kernel.step_size.sampling_phases(num_steps) if p[1] > num_warmup)
     if thinning is None:
-        thinning = _default_thinning(phases or [(num_warmup, num_steps)], num_warmup)
-    chains = run_chains(
-        run_key,
-        algorithm,
-        initial_positions,
-        target.inputs,
-        target.targets,
-        batch_size=batch_size,
-        num_steps=num_steps,
-        num_warmup=num_warmup,
-        thinning=thinning,
-        sampling_phases=phases,
-        shared_minibatches=shared_minibatches,
-        callback=callback,
-        callback_steps=callback_steps,
-        description=name if progress else None,
-    )
-    record |= {
-        "thinning": thinning,
-        "batch_size": batch_size,
-        "shared_minibatches": shared_minibatches,
-    }
-    return _as_draws(chains, algorithm, name, {**record, **settings}, target)
+        # What keeps about as many draws as wanted, and at least one of the longest phase.
+        max_draws = Method.max_draws if known is None else known.max_draws
+        lengths = [end - max(start, num_warmup) for start, end in phases] or [1]
+        thinning = max(1, min(-(-sum(lengths) // max_draws), max(lengths)))
+    return Plan(num_steps, num_warmup, thinning, tuple(phases), tuple(sorted(stops)))
 
 
-def _default_thinning(phases: Sequence[tuple[int, int]], num_warmup: int) -> int:
-    """What keeps about `_DEFAULT_DRAWS` draws, and at least one of the longest phase."""
-    lengths = [end - max(start, num_warmup) for start, end in phases]
-    return max(1, min(-(-sum(lengths) // _DEFAULT_DRAWS), max(lengths)))
+def _starts(rng_key: PRNGKey, target: Posterior, num_chains: int) -> Position:
+    init = target.program("starts", lambda: jax.jit(jax.vmap(target.init)))
+    return init(jax.random.split(rng_key, num_chains))
 
 
-def _as_draws(
-    result: ChainsResult,
-    algorithm: Kernel | SamplingAlgorithm,
-    name: str,
-    settings: dict[str, Any],
-    target: Target,
-) -> Draws:
-    trace = result.trace._asdict()
-    # Step s saw the log density at the position after s steps, where a draw was kept; the last
-    # draw has no following step and takes its predecessor's. The other statistics are of the
-    # step that led to the draw.
-    here = np.minimum(result.draw_steps, len(result.trace.logdensity[0]) - 1)
-    index = dict.fromkeys(trace, result.draw_steps - 1) | {"logdensity": here, "grad_norm": here}
-    noise_gain = getattr(algorithm, "noise_gain", None)
-    if noise_gain is not None:
-        noise_gain = jax.tree.map(np.array, jax.vmap(noise_gain)(result.state.kernel))
-    gradients = getattr(algorithm, "gradients_per_step", None)
-    passes = None
-    if gradients is not None:
-        if target.has_control_variates:
-            gradients *= 2
-        steps_per_pass = -(-target.data_size // settings["batch_size"])
-        passes = settings["num_chains"] * gradients * result.draw_steps / steps_per_pass
-    return Draws(
-        positions=result.positions,
-        method=name,
-        temperature=getattr(algorithm, "temperature", None),
-        sample_stats={key: values[:, index[key]] for key, values in trace.items()},
-        trace=trace,
-        draw_steps=result.draw_steps,
-        noise_gain=noise_gain,
-        passes=passes,
-        settings=settings,
-        seconds=result.seconds,
-        compile_seconds=result.compile_seconds,
-    )
+def as_kernel(method: Any) -> Kernel:
+    """A ready-made kernel, in BlackJAX's form, as a `Kernel`.
 
-
-def _as_sampler_draws(
-    result: SamplerResult, name: str, temperature: float, settings: dict[str, Any], data_size: int
-) -> Draws:
-    positions, stats, num_examples = result.draws
-    finite = np.isfinite(stats["logdensity"])
-    if not finite.all():
-        steps = settings["num_warmup"] + settings["thinning"] * (1 + finite.argmin(axis=1))
-        raise DivergenceError(np.where(finite.all(axis=1), -1, steps), None)
-    return Draws(
-        positions=positions,
-        method=name,
-        temperature=temperature,
-        sample_stats=stats,
-        passes=num_examples.sum(axis=0, dtype=float) / data_size,
-        settings=settings,
-        seconds=result.seconds,
-        compile_seconds=result.compile_seconds,
-    )
-
-
-def _check_kernel(method: Any) -> Kernel | SamplingAlgorithm:
-    """A kernel of another kind would fail inside a trace, where no message helps."""
-    step = getattr(method, "step", None)
-    if not callable(step) or not callable(getattr(method, "init", None)):
+    Raises:
+        InputError: if it is of another kind, and would fail inside a trace where no message helps.
+    """
+    if isinstance(method, Kernel):
+        return method
+    step, init = getattr(method, "step", None), getattr(method, "init", None)
+    if not callable(step) or not callable(init):
         raise InputError(
             f"method is a {type(method).__name__}; give a name from METHODS or a kernel with "
             "init(position) and step(rng_key, state, minibatch)"
@@ -266,10 +238,10 @@ def _check_kernel(method: Any) -> Kernel | SamplingAlgorithm:
             f"the kernel's step takes ({', '.join(required)}); step(rng_key, state, minibatch) is "
             "expected: close over anything else, such as the step size"
         )
-    return method
+    return Kernel(lambda position, rng_key=None: init(position), step, gradients_per_step=None)
 
 
-def _check_positions(target: Target, positions: Any, num_chains: int) -> None:
+def _check_positions(target: Posterior, positions: Position, num_chains: int) -> None:
     for leaf in jax.tree.leaves(positions):
         if np.ndim(leaf) == 0 or len(leaf) != num_chains:
             raise InputError(

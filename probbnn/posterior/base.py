@@ -1,4 +1,4 @@
-"""What every sampler here takes: a log density over data, and its minibatch estimates.
+"""The log density over data that every sampler here takes, and its minibatch estimates.
 
 With N examples, a minibatch of b and parameters θ, everything in this library is on one scale:
 
@@ -8,6 +8,7 @@ With N examples, a minibatch of b and parameters θ, everything in this library 
 
 import abc
 import copy
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Self
 
 import jax
@@ -16,63 +17,57 @@ import numpy as np
 import optax
 
 from probbnn.errors import InputError
+from probbnn.types import Batch, DataSource, Position, PRNGKey
 
-__all__ = ["Minibatch", "Target"]
+__all__ = ["Posterior"]
 
-# Examples evaluated at once by the full-data log density: bounds its memory.
-_BLOCK_SIZE = 2_000
-
-
-class Minibatch(NamedTuple):
-    """Some of the data: a pytree whose leaves share a leading axis of length b.
-
-    Attributes:
-        inputs: shape ``(b, …)``.
-        targets: shape ``(b, …)``.
-        mask: booleans of shape ``(b,)``, False where a row only pads a ragged batch; ``None``
-            where every row counts.
-    """
-
-    inputs: jax.Array
-    targets: jax.Array
-    mask: jax.Array | None = None
+# Compiled programs that a posterior keeps at most.
+_MAX_PROGRAMS = 64
 
 
 class _ControlVariate(NamedTuple):
     """Where the minibatch estimates are corrected, and by what."""
 
-    center: Any
+    center: Position
     value: jax.Array
-    grad: Any
+    grad: Position
 
 
-class Target(abc.ABC):
+class Posterior(abc.ABC):
     """A log prior and the log likelihood of each of N examples, and all that follows from them.
 
     `LogDensity` makes one of a Flax network, `from_numpyro` of a NumPyro model.
 
     Attributes:
-        inputs: the data on the device, leading axis N.
-        targets: the same.
+        data: where the examples are.
         data_size: N.
     """
 
-    def __init__(self, inputs: jax.Array, targets: jax.Array) -> None:
-        self.inputs = inputs
-        self.targets = targets
-        self.data_size = len(inputs)
+    def __init__(self, data: DataSource) -> None:
+        self.data = data
         self._control: _ControlVariate | None = None
+        self._programs: dict[Hashable, Any] = {}
+
+    def __copy__(self) -> Self:
+        twin = object.__new__(type(self))
+        twin.__dict__.update(self.__dict__, _programs={})  # which are about the original
+        return twin
+
+    @property
+    def data_size(self) -> int:
+        """N, the number of examples."""
+        return self.data.size
 
     @abc.abstractmethod
-    def init(self, rng_key: jax.Array) -> Any:
+    def init(self, rng_key: PRNGKey) -> Position:
         """A position (pytree of parameters) to start from."""
 
     @abc.abstractmethod
-    def logprior_fn(self, position: Any) -> jax.Array:
+    def logprior_fn(self, position: Position) -> jax.Array:
         """Log density of the prior, a scalar."""
 
     @abc.abstractmethod
-    def pointwise_loglikelihood_fn(self, position: Any, minibatch: Minibatch) -> jax.Array:
+    def pointwise_loglikelihood_fn(self, position: Position, minibatch: Batch) -> jax.Array:
         """Log likelihood of each example of a minibatch, shape ``(b,)``; 0 where masked out."""
 
     @property
@@ -80,39 +75,43 @@ class Target(abc.ABC):
         """Whether minibatch estimates are corrected around a center, for a second gradient."""
         return self._control is not None
 
-    def num_parameters(self, position: Any) -> int:
+    def num_parameters(self, position: Position) -> int:
         """The number of scalars in a position."""
         return sum(leaf.size for leaf in jax.tree.leaves(position))
 
-    def logdensity_fn(self, position: Any) -> jax.Array:
+    def loglikelihoods(self, inputs: Any, targets: Any, position: Position) -> jax.Array:
+        """Log likelihood of each of these examples, nats, ``(n,)``."""
+        return self.pointwise_loglikelihood_fn(position, Batch(inputs, targets))
+
+    def logdensity_fn(self, position: Position) -> jax.Array:
         """The log posterior density over all the data, up to the evidence: a scalar.
 
         Evaluated in blocks and, under differentiation, recomputed block by block, so that memory
         does not grow with the size of the data.
         """
         logprior = self.logprior_fn(position)
-        if self.data_size <= _BLOCK_SIZE:
-            everything = Minibatch(self.inputs, self.targets)
-            return logprior + self.pointwise_loglikelihood_fn(position, everything).sum()
+        if self.data.num_blocks == 1:
+            return logprior + self.pointwise_loglikelihood_fn(position, self.data.block(0)).sum()
 
         @jax.checkpoint
-        def add_block(total: jax.Array, block: Minibatch) -> tuple[jax.Array, None]:
+        def add_block(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
+            block = self.data.block(number)
             return total + self.pointwise_loglikelihood_fn(position, block).sum(), None
 
-        blocks = _in_blocks(self.inputs, self.targets)
-        loglikelihood, _ = jax.lax.scan(add_block, jnp.zeros_like(logprior), blocks)
+        numbers = jnp.arange(self.data.num_blocks)
+        loglikelihood, _ = jax.lax.scan(add_block, jnp.zeros_like(logprior), numbers)
         return logprior + loglikelihood
 
-    def logdensity_estimator(self, position: Any, minibatch: Minibatch) -> jax.Array:
+    def logdensity_estimator(self, position: Position, minibatch: Batch) -> jax.Array:
         """Unbiased minibatch estimate of `logdensity_fn`: a scalar.
 
-        ``minibatch`` is a `Minibatch` or a tuple ``(inputs, targets[, mask])``; the sum over its
+        ``minibatch`` is a `Batch` or a tuple ``(inputs, targets[, mask])``; the sum over its
         b unmasked examples is scaled by N/b.
         """
-        minibatch = Minibatch(*minibatch)
+        minibatch = Batch(*minibatch)
         count = minibatch.inputs.shape[0] if minibatch.mask is None else minibatch.mask.sum()
 
-        def plain(position: Any) -> jax.Array:
+        def plain(position: Position) -> jax.Array:
             loglikelihood = self.pointwise_loglikelihood_fn(position, minibatch).sum()
             return self.logprior_fn(position) + self.data_size / count * loglikelihood
 
@@ -124,15 +123,17 @@ class Target(abc.ABC):
         away = jax.tree.map(jnp.subtract, position, center)
         return plain(position) + (value - estimate) + optax.tree.vdot(slope, away)
 
-    def value_and_grad_estimator(self, position: Any, minibatch: Minibatch) -> tuple[Any, Any]:
+    def value_and_grad_estimator(
+        self, position: Position, minibatch: Batch
+    ) -> tuple[jax.Array, Position]:
         """`logdensity_estimator` and its gradient, a pytree like the position."""
         return jax.value_and_grad(self.logdensity_estimator)(position, minibatch)
 
-    def grad_estimator(self, position: Any, minibatch: Minibatch) -> Any:
+    def grad_estimator(self, position: Position, minibatch: Batch) -> Position:
         """Unbiased minibatch estimate of the gradient of `logdensity_fn`, as BlackJAX takes it."""
         return jax.grad(self.logdensity_estimator)(position, minibatch)
 
-    def with_control_variates(self, center: Any) -> Self:
+    def with_control_variates(self, center: Position) -> Self:
         """The same log density with minibatch estimates of less noise near ``center``.
 
         The estimate at θ is corrected by what the minibatch gets wrong at the center θ̂, to first
@@ -175,7 +176,23 @@ class Target(abc.ABC):
         centered._control = _ControlVariate(jax.tree.map(jnp.asarray, center), value, grad)
         return centered
 
-    def check_position(self, position: Any) -> None:
+    def program(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """What ``build`` made when it was first asked for under this key, such as a compiled step.
+
+        Kept here, programs are used again by the next call and go when the posterior goes; so
+        they may refer to it. Without a key that can be hashed, nothing is kept.
+        """
+        try:
+            found = self._programs.pop(key, None)
+        except TypeError:
+            return build()
+        found = build() if found is None else found
+        self._programs[key] = found  # behind the others: the oldest goes first
+        while len(self._programs) > _MAX_PROGRAMS:
+            del self._programs[next(iter(self._programs))]
+        return found
+
+    def check_position(self, position: Position) -> None:
         """Raise `InputError` unless ``position`` has the structure and shapes of `init`'s."""
         expected = jax.eval_shape(self.init, jax.random.key(0))
         structures = str(jax.tree.structure(position)), str(jax.tree.structure(expected))
@@ -192,14 +209,3 @@ class Target(abc.ABC):
                     f"the position's {jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}; "
                     f"this log density's has {wanted.shape}"
                 )
-
-
-def _in_blocks(inputs: jax.Array, targets: jax.Array) -> Minibatch:
-    """All the data as a stack of equal blocks, the last one padded and masked."""
-    size = len(inputs)
-    num_blocks = -(-size // _BLOCK_SIZE)
-    length = -(-size // num_blocks)
-    index = jnp.arange(num_blocks * length).reshape(num_blocks, length)
-    mask = index < size
-    index = jnp.minimum(index, size - 1)
-    return Minibatch(inputs[index], targets[index], mask)

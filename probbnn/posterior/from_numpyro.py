@@ -1,4 +1,4 @@
-"""A user's NumPyro model as a target: minibatches are indices of its data plate.
+"""A user's NumPyro model as a posterior: minibatches are indices of its data plate.
 
 A model says what an example is with a plate over the data, of which it may look at some rows only:
 
@@ -21,13 +21,15 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.util import constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
-from probbnn.errors import InputError
-from probbnn.posterior.base import Minibatch, Target
+from probbnn.data.sources import DeviceArrays
+from probbnn.errors import InputError, first_line
+from probbnn.posterior.base import Posterior
+from probbnn.types import Batch, Position, PRNGKey
 
-__all__ = ["NumPyroTarget", "from_numpyro"]
+__all__ = ["NumPyroPosterior", "from_numpyro"]
 
 
-def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> "NumPyroTarget":
+def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> "NumPyroPosterior":
     """The posterior of a NumPyro model, for every method here and for BlackJAX.
 
     The model needs one plate over the data, and in it the observed sites, computed from the rows
@@ -60,10 +62,10 @@ def from_numpyro(model: Callable[..., Any], *args: Any, **kwargs: Any) -> "NumPy
         >>> target.constrain(draws.positions)["noise"].shape
         (4, 100)
     """
-    return NumPyroTarget(model, args, kwargs)
+    return NumPyroPosterior(model, args, kwargs)
 
 
-class NumPyroTarget(Target):
+class NumPyroPosterior(Posterior):
     """The posterior of a NumPyro model; `from_numpyro` makes one.
 
     A position is a dict of the model's own site names to *unconstrained* values, those that
@@ -77,8 +79,7 @@ class NumPyroTarget(Target):
         kwargs: its keyword arguments.
 
     Attributes:
-        inputs: indices of the data plate's rows, int32 of shape ``(N,)``.
-        targets: the same.
+        data: whose inputs are the indices of the data plate's rows, int32 of shape ``(N,)``.
         data_size: N, the size of the data plate.
         plate: its name.
         sites: names of the sites that are sampled, the keys of a position.
@@ -99,11 +100,12 @@ class NumPyroTarget(Target):
         self.sites = _sampled_sites(sites, self.plate)
         data_size, _ = sites[self.plate]["args"]
         indices = jnp.arange(data_size, dtype=jnp.int32)
-        super().__init__(indices, indices)
+        self._rows = indices
+        super().__init__(DeviceArrays(indices, indices))
         self._check_lengths()
         self._check_rows()
 
-    def init(self, rng_key: jax.Array) -> dict[str, jax.Array]:
+    def init(self, rng_key: PRNGKey) -> dict[str, jax.Array]:
         """A position drawn from the prior.
 
         Draws of the prior are on the scale of each site and mostly spread wider than the posterior,
@@ -117,11 +119,11 @@ class NumPyroTarget(Target):
             name: biject_to(site["fn"].support).inv(site["value"]) for name, site in sites.items()
         }
 
-    def logprior_fn(self, position: Any) -> jax.Array:
+    def logprior_fn(self, position: Position) -> jax.Array:
         """Log density of all sites outside the data plate at unconstrained values: a scalar."""
         return self._logprior(position, self._few)
 
-    def pointwise_loglikelihood_fn(self, position: Any, minibatch: Minibatch) -> jax.Array:
+    def pointwise_loglikelihood_fn(self, position: Position, minibatch: Batch) -> jax.Array:
         """Log likelihood of each row of a minibatch, shape ``(b,)``; 0 where masked out.
 
         Summed over the observed sites in the data plate and over their other dims, and not scaled
@@ -140,10 +142,10 @@ class NumPyroTarget(Target):
             values = self._loglikelihoods(position, indices)
         else:
             # To numpyro.subsample, N indices mean all rows as they come.
-            values = self._loglikelihoods(position, self.inputs)[indices]
+            values = self._loglikelihoods(position, self._rows)[indices]
         return values if mask is None else jnp.where(mask, values, 0.0)
 
-    def constrain(self, position: Any) -> dict[str, jax.Array]:
+    def constrain(self, position: Position) -> dict[str, jax.Array]:
         """The model's own values at a position, or at many: leading axes stay, as of draws.
 
         Deterministic sites outside the data plate are among them, as they are in NumPyro's draws:
@@ -182,7 +184,7 @@ class NumPyroTarget(Target):
             "model, target.constrain(draws.positions), batch_ndims=2) with the new inputs"
         )
 
-    def _num_leading_axes(self, position: Any) -> int:
+    def _num_leading_axes(self, position: Position) -> int:
         site = self.sites[0]
         if not isinstance(position, Mapping) or site not in position:
             return 0  # and `check_position` says what is wrong
@@ -192,7 +194,7 @@ class NumPyroTarget(Target):
     @property
     def _few(self) -> jax.Array:
         """The rows that a model is run on where none is asked for."""
-        return self.inputs[:2]
+        return self._rows[:2]
 
     def _trace(self, model: Callable[..., Any]) -> dict[str, Any]:
         return handlers.trace(model).get_trace(*self._args, **self._kwargs)
@@ -205,10 +207,10 @@ class NumPyroTarget(Target):
         """The model without what is inside the data plate."""
         return handlers.block(self._at(indices), hide_fn=lambda site: _is_in(site, self.plate))
 
-    def _logprior(self, position: Any, indices: jax.Array) -> jax.Array:
+    def _logprior(self, position: Position, indices: jax.Array) -> jax.Array:
         return -potential_energy(self._outside(indices), self._args, self._kwargs, position)
 
-    def _loglikelihoods(self, position: Any, indices: jax.Array) -> jax.Array:
+    def _loglikelihoods(self, position: Position, indices: jax.Array) -> jax.Array:
         """Log likelihoods of some rows: fewer than N, or all of them in their order."""
         values = constrain_fn(self._outside(self._few), self._args, self._kwargs, position)
         trace = self._trace(handlers.substitute(self._at(indices), data=values))
@@ -236,12 +238,12 @@ class NumPyroTarget(Target):
         for length in range(max(longest - 1, 1), longest + 1):
             try:
                 position = jax.eval_shape(self.init, jax.random.key(0))
-                jax.eval_shape(self._loglikelihoods, position, self.inputs[:length])
+                jax.eval_shape(self._loglikelihoods, position, self._rows[:length])
             except Exception as error:  # whatever the user's model raises on these rows
                 raise InputError(
                     f"the model does not follow the indices of plate '{self.plate}': on {length} "
-                    f"of its {self.data_size} rows, {_reason(error)}; in the plate, use rows only: "
-                    f"with numpyro.plate('{self.plate}', N) as indices: … data[indices]"
+                    f"of its {self.data_size} rows, {first_line(error)}; in the plate, use rows "
+                    f"only: with numpyro.plate('{self.plate}', N) as indices: … data[indices]"
                 ) from error
 
     def _check_rows(self) -> None:
@@ -251,7 +253,7 @@ class NumPyroTarget(Target):
         last = self.data_size - 1
 
         @jax.jit
-        def values(position: Any, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def values(position: Position, rows: jax.Array) -> tuple[jax.Array, jax.Array]:
             row = self._loglikelihoods(position, rows)[jnp.argmax(rows == last)]
             return row, self._logprior(position, rows)
 
@@ -297,7 +299,7 @@ def _survey(model: Callable[..., Any], args: Any, kwargs: Any) -> _Sites:
     """The sites of the model as it was written, with abstract values."""
     sites: _Sites = {}
 
-    def run(rng_key: jax.Array) -> None:
+    def run(rng_key: PRNGKey) -> None:
         seeded = handlers.seed(model, rng_key)
         started = handlers.substitute(seeded, substitute_fn=init_to_sample())
         sites.update(handlers.trace(started).get_trace(*args, **kwargs))
@@ -306,7 +308,7 @@ def _survey(model: Callable[..., Any], args: Any, kwargs: Any) -> _Sites:
         jax.eval_shape(run, jax.random.key(0))
     except Exception as error:  # whatever the user's model raises
         raise InputError(
-            f"the NumPyro model cannot be run under JAX on the given arguments: {_reason(error)}"
+            f"the NumPyro model cannot be run under JAX on the given arguments: {first_line(error)}"
         ) from error
     return sites
 
@@ -400,8 +402,3 @@ def _on_device(leaf: Any) -> Any:
 
 def _quoted(names: Any) -> str:
     return ", ".join(f"'{name}'" for name in names)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else repr(error)

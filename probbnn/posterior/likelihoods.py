@@ -1,40 +1,108 @@
-"""Observation models: how probable a target is, given the outputs of the network."""
+"""Observation models: how probable a target is, given the outputs of the network.
 
+A likelihood of your own is a subclass of `Likelihood`: `log_prob` and `check` are all that sampling
+asks of it, `summarise` and `predictive` what `probbnn.predict` does.
+"""
+
+import abc
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from probbnn.errors import InputError, is_positive
+from probbnn.posterior.predictives import GaussianPredictive, Predictive
+from probbnn.types import PyTree
 
 if TYPE_CHECKING:
     from numpyro.distributions import Distribution
 
-__all__ = ["Categorical", "Gaussian", "LearnedGaussian", "Likelihood"]
+__all__ = ["Categorical", "Gaussian", "LearnedGaussian", "Likelihood", "Summary"]
 
 
-class Likelihood(Protocol):
-    """What `LogDensity` asks of an observation model.
+class Summary(NamedTuple):
+    """What of one draw's outputs a predictive is made of.
 
-    Two more methods are used where they exist. ``join(init, apply, prior_scale)`` returns the
-    three with the likelihood's own parameters among those of the network (`LearnedGaussian`).
-    ``numpyro_distribution(outputs)`` returns the law of the targets as NumPyro has it, with batch
-    shape ``(n,)``; observe ``targets.reshape(distribution.shape())``.
+    Attributes:
+        averaged: pytree of arrays whose means over the draws are wanted.
+        spread: pytree of arrays whose means and variances over the draws are wanted.
     """
 
-    def log_prob(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        """Log probability of each target, shape ``(n,)``, for outputs of shape ``(n, …)``."""
-        ...
+    averaged: PyTree = ()
+    spread: PyTree = ()
 
+
+class Likelihood(abc.ABC):
+    """An observation model, which may have parameters of its own.
+
+    Those are sampled with the network's: they are entries of the position beside ``"network"``,
+    and each method that has ``**own`` gets them by name.
+
+    Attributes:
+        quantity: what `values` are, the name of a variable in an ArviZ tree: ``"probability"`` or
+            ``"output"``.
+    """
+
+    quantity: str = "output"
+
+    @abc.abstractmethod
+    def log_prob(self, outputs: jax.Array, targets: jax.Array, **own: jax.Array) -> jax.Array:
+        """Log probability of each target, shape ``(n,)``, for outputs of shape ``(n, …)``."""
+
+    @abc.abstractmethod
     def check(self, output_shape: tuple[int, ...], targets: np.ndarray) -> None:
         """Raise `InputError` unless targets fit outputs of shape ``output_shape`` each."""
-        ...
+
+    def parameters(self) -> dict[str, jax.Array]:
+        """The likelihood's own parameters by name, at the values where chains start."""
+        return {}
+
+    def log_prior(self, **own: jax.Array) -> jax.Array | float:
+        """Log density of the prior of these parameters: a scalar."""
+        return 0.0
+
+    def sample_prior(self, rng_key: jax.Array) -> dict[str, jax.Array]:
+        """These parameters drawn from their prior."""
+        return {}
+
+    def values(self, outputs: jax.Array, **own: jax.Array) -> jax.Array:
+        """What is followed of the function: shape ``(n, …)`` from outputs of shape ``(n, …)``."""
+        return outputs
+
+    def summarise(self, outputs: jax.Array, **own: jax.Array) -> Summary:
+        """What `predictive` needs of the outputs of one draw, of shape ``(n, …)``.
+
+        Raises:
+            InputError: if this likelihood has no predictive.
+        """
+        raise InputError(
+            f"there is no predictive for a {type(self).__name__} likelihood; use "
+            "target.apply on each draw, or give it the methods summarise and predictive"
+        )
+
+    def predictive(self, mean: Summary, variance: PyTree, num_draws: int) -> Any:
+        """The predictive, from means of all that `summarise` gave and variances of its spread."""
+        raise NotImplementedError
+
+    def numpyro_distribution(self, outputs: jax.Array, **own: jax.Array) -> "Distribution | None":
+        """The distribution of the targets as NumPyro has it, with batch shape ``(n,)``.
+
+        Observed are ``targets.reshape(distribution.shape())``. ``None``: NumPyro's model takes
+        `log_prob` as a factor.
+        """
+        return None
+
+    def numpyro_prior(self) -> "dict[str, Distribution]":
+        """The prior of each own parameter as NumPyro has it."""
+        return {}
 
 
-class Categorical(NamedTuple):
+@dataclass(frozen=True)
+class Categorical(Likelihood):
     """Class labels 0 … K−1, given K logits (a softmax classifier).
 
     Examples:
@@ -43,16 +111,42 @@ class Categorical(NamedTuple):
         Array([-1.3862944, -1.3862944], dtype=float32)
     """
 
-    def log_prob(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    quantity = "probability"
+
+    def log_prob(self, outputs: jax.Array, targets: jax.Array, **own: jax.Array) -> jax.Array:
         """Log probability of each label, shape ``(n,)``, for logits of shape ``(n, K)``."""
-        log_probs = jax.nn.log_softmax(_at_least_float32(outputs))
+        log_probs = jax.nn.log_softmax(outputs)
         return jnp.take_along_axis(log_probs, targets[:, None], axis=1)[:, 0]
 
-    def numpyro_distribution(self, outputs: jax.Array) -> "Distribution":
-        """The law of n labels, batch shape ``(n,)``, for logits of shape ``(n, K)``."""
+    def values(self, outputs: jax.Array, **own: jax.Array) -> jax.Array:
+        """Class probabilities, ``(n, K)``."""
+        return jax.nn.softmax(outputs)
+
+    def summarise(self, outputs: jax.Array, **own: jax.Array) -> Summary:
+        """Softmax, vote and logits, ``(n, K)``, and entropy, ``(n,)``."""
+        log_probs = jax.nn.log_softmax(outputs)
+        probs = jnp.exp(log_probs)
+        votes = jax.nn.one_hot(jnp.argmax(outputs, axis=-1), outputs.shape[-1])
+        # x log x → 0 where a probability underflows.
+        entropy = -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
+        return Summary({"probs": probs, "votes": votes, "logits": outputs, "entropy": entropy})
+
+    def predictive(self, mean: Summary, variance: PyTree, num_draws: int) -> Predictive:
+        """A `Predictive`."""
+        means = mean.averaged
+        return Predictive(
+            probs=means["probs"] / means["probs"].sum(axis=-1, keepdims=True),
+            votes=means["votes"],
+            mean_logits_probs=scipy.special.softmax(means["logits"], axis=-1),
+            expected_entropy=means["entropy"],
+            num_draws=num_draws,
+        )
+
+    def numpyro_distribution(self, outputs: jax.Array, **own: jax.Array) -> "Distribution":
+        """The distribution of n labels, batch shape ``(n,)``, for logits of shape ``(n, K)``."""
         from numpyro import distributions as dist
 
-        return dist.Categorical(logits=_at_least_float32(outputs))
+        return dist.Categorical(logits=outputs)
 
     def check(self, output_shape: tuple[int, ...], targets: np.ndarray) -> None:
         """Raise `InputError` unless ``targets`` are integers in 0 … K−1 for K outputs."""
@@ -74,7 +168,8 @@ class Categorical(NamedTuple):
             )
 
 
-class Gaussian(NamedTuple):
+@dataclass(frozen=True)
+class Gaussian(Likelihood):
     """Real-valued targets, normally distributed around the outputs of the network.
 
     Attributes:
@@ -88,12 +183,20 @@ class Gaussian(NamedTuple):
 
     scale: float = 1.0
 
-    def log_prob(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    def log_prob(self, outputs: jax.Array, targets: jax.Array, **own: jax.Array) -> jax.Array:
         """Log density of each target, shape ``(n,)``; several outputs are independent."""
         return _normal_log_prob(outputs, self.scale, math.log(self.scale), targets)
 
-    def numpyro_distribution(self, outputs: jax.Array) -> "Distribution":
-        """The law of the targets: batch shape ``(n,)``, event shape that of an output."""
+    def summarise(self, outputs: jax.Array, **own: jax.Array) -> Summary:
+        """The outputs."""
+        return Summary((), outputs)
+
+    def predictive(self, mean: Summary, variance: PyTree, num_draws: int) -> GaussianPredictive:
+        """A `GaussianPredictive`."""
+        return GaussianPredictive(mean.spread, np.sqrt(variance), self.scale, num_draws)
+
+    def numpyro_distribution(self, outputs: jax.Array, **own: jax.Array) -> "Distribution":
+        """The distribution of the targets: batch shape ``(n,)``, event shape that of an output."""
         return _normal(outputs, self.scale)
 
     def check(self, output_shape: tuple[int, ...], targets: np.ndarray) -> None:
@@ -103,13 +206,13 @@ class Gaussian(NamedTuple):
         _check_values(output_shape, targets)
 
 
-class LearnedGaussian(NamedTuple):
+@dataclass(frozen=True)
+class LearnedGaussian(Likelihood):
     """Real-valued targets, normally distributed with a standard deviation σ that is learned.
 
     One σ for all inputs and outputs, with prior log σ ~ N(0, prior_scale²), which suits targets
-    that are standardised. log σ joins the network as one more leaf of the position,
-    ``{"network": …, "log_noise_scale": …}``, and `LogDensity.apply` returns it behind the
-    network's k outputs as one more column: outputs are ``(n, k+1)`` for every sampler.
+    that are standardised. log σ joins the network in the position,
+    ``{"network": …, "log_noise_scale": …}``, for every sampler alike.
 
     Attributes:
         prior_scale: standard deviation of log σ under the prior.
@@ -120,62 +223,66 @@ class LearnedGaussian(NamedTuple):
         >>> target = pb.LogDensity(
         ...     pb.MLP(hidden=(), num_outputs=1), data, likelihood=LearnedGaussian()
         ... )
-        >>> position = target.init(jax.random.key(0))
-        >>> sorted(position)
+        >>> sorted(target.init(jax.random.key(0)))
         ['log_noise_scale', 'network']
-        >>> target.apply(position, data[0]).shape
-        (5, 2)
     """
 
     prior_scale: float = 1.0
 
-    def join(
-        self, init: Callable[..., Any], apply: Callable[..., Any], prior_scale: Any
-    ) -> tuple[Callable[..., Any], Callable[..., Any], Any]:
-        """``(init, apply, prior_scale)`` of a network, with log σ as one more parameter.
+    def parameters(self) -> dict[str, jax.Array]:
+        """Log σ = 0.
 
         Every chain starts at σ = 1, all that there is to explain in standardised targets: with so
         much noise, gradients are small while the network is still a random one. Chains need no
         different starts of one scalar that all N examples inform; those of the network differ.
         """
+        return {"log_noise_scale": jnp.zeros(())}
 
-        def joint_init(rng_key: jax.Array) -> Any:
-            return {"network": init(rng_key), "log_noise_scale": jnp.zeros(())}
+    def log_prior(self, **own: jax.Array) -> jax.Array:
+        """Log N(log σ; 0, prior_scale²)."""
+        standard = own["log_noise_scale"] / self.prior_scale
+        constant = math.log(self.prior_scale) + 0.5 * math.log(2 * math.pi)
+        return -0.5 * jnp.square(standard) - constant
 
-        def joint_apply(position: Any, inputs: jax.Array) -> jax.Array:
-            means = apply(position["network"], inputs)
-            means = _at_least_float32(means).reshape(len(means), -1)
-            column = jnp.broadcast_to(position["log_noise_scale"], (len(means), 1))
-            return jnp.concatenate([means, column], axis=1)
+    def sample_prior(self, rng_key: jax.Array) -> dict[str, jax.Array]:
+        """Log σ drawn from its prior."""
+        return {"log_noise_scale": self.prior_scale * jax.random.normal(rng_key)}
 
-        scales = {"network": prior_scale, "log_noise_scale": self.prior_scale}
-        return joint_init, joint_apply, scales
+    def log_prob(self, outputs: jax.Array, targets: jax.Array, **own: jax.Array) -> jax.Array:
+        """Log density of each target, shape ``(n,)``, with the noise scale exp(log σ)."""
+        log_scale = own["log_noise_scale"]
+        return _normal_log_prob(outputs, jnp.exp(log_scale), log_scale, targets)
 
-    def log_prob(self, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-        """Log density of each target, ``(n,)``, for k means and log σ, ``(n, k+1)``."""
-        log_scale = _at_least_float32(outputs[:, -1:])
-        return _normal_log_prob(outputs[:, :-1], jnp.exp(log_scale), log_scale, targets)
+    def summarise(self, outputs: jax.Array, **own: jax.Array) -> Summary:
+        """The outputs and the variance of the noise."""
+        return Summary(jnp.exp(2 * own["log_noise_scale"]), outputs)
 
-    def numpyro_distribution(self, outputs: jax.Array) -> "Distribution":
-        """The law of the targets: batch shape ``(n,)``, event shape ``(k,)``."""
-        return _normal(outputs[:, :-1], jnp.exp(_at_least_float32(outputs[:, -1:])))
+    def predictive(self, mean: Summary, variance: PyTree, num_draws: int) -> GaussianPredictive:
+        """A `GaussianPredictive`."""
+        noise_std = float(np.sqrt(mean.averaged))
+        return GaussianPredictive(mean.spread, np.sqrt(variance), noise_std, num_draws)
+
+    def numpyro_distribution(self, outputs: jax.Array, **own: jax.Array) -> "Distribution":
+        """The distribution of the targets: batch shape ``(n,)``, event shape that of an output."""
+        return _normal(outputs, jnp.exp(own["log_noise_scale"]))
+
+    def numpyro_prior(self) -> "dict[str, Distribution]":
+        """N(0, prior_scale²) for log σ."""
+        from numpyro import distributions as dist
+
+        return {"log_noise_scale": dist.Normal(0.0, self.prior_scale)}
 
     def check(self, output_shape: tuple[int, ...], targets: np.ndarray) -> None:
-        """Raise `InputError` unless ``targets`` are finite and as many as the network's outputs."""
+        """Raise `InputError` unless ``targets`` are finite and shaped like the outputs."""
         if not is_positive(self.prior_scale):
             raise InputError(
                 f"the prior scale of log σ is {self.prior_scale}; it must be positive and finite"
             )
-        _check_values((output_shape[0] - 1,), targets)
-
-
-def _at_least_float32(outputs: jax.Array) -> jax.Array:
-    """So that a bfloat16 network does not round the log density."""
-    return outputs.astype(jnp.promote_types(outputs.dtype, jnp.float32))
+        _check_values(output_shape, targets)
 
 
 def _normal_log_prob(means: jax.Array, scale: Any, log_scale: Any, targets: jax.Array) -> jax.Array:
-    residuals = (targets.reshape(means.shape) - _at_least_float32(means)) / scale
+    residuals = (targets.reshape(means.shape) - means) / scale
     log_probs = -0.5 * residuals**2 - log_scale - 0.5 * math.log(2 * math.pi)
     return log_probs.reshape(len(means), -1).sum(axis=1)
 
@@ -184,7 +291,7 @@ def _normal(means: jax.Array, scale: Any) -> "Distribution":
     # NumPyro takes a second to import, and only those who use it should wait for it.
     from numpyro import distributions as dist
 
-    return dist.Normal(_at_least_float32(means), scale).to_event(means.ndim - 1)
+    return dist.Normal(means, scale).to_event(means.ndim - 1)
 
 
 def _check_values(output_shape: tuple[int, ...], targets: np.ndarray) -> None:

@@ -1,50 +1,86 @@
-"""What all kernels share: the contract, and the checks of step size and temperature."""
+"""The one contract of all samplers, and the settings that build one.
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+A `Kernel` moves one chain by one step on one minibatch. What warm-up tunes (step size, mass matrix,
+a fitted approximation) is part of its state: `adapt` steps through warm-up, `settle` turns what it
+has learnt into the state that `step` starts from. A method on all the data asks for no minibatch,
+and a fitted approximation is a kernel whose steps after warm-up are independent draws.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from probbnn.errors import InputError, is_positive
+from probbnn.errors import InputError, is_positive, one_of
+from probbnn.posterior.base import Posterior
 from probbnn.samplers.schedules import Cyclical
+from probbnn.types import Info, PyTree, State, StepSize
 
 __all__ = [
+    "MEAN_LOSS_RATE",
+    "ChainMethod",
+    "Family",
     "Kernel",
+    "Method",
     "MomentumStepInfo",
     "StepInfo",
-    "StepSize",
     "as_schedule",
     "as_schedules",
+    "check_positive",
+    "check_step_size",
+    "check_temperature",
     "kinetic_temperature",
 ]
 
-StepSize = float | Callable[[Any], Any]
+MEAN_LOSS_RATE = 0.02
+"""A step size of this over N is stable wherever the mean loss is with this learning rate."""
+
+ChainMethod = Literal["vectorized", "parallel"]
+"""How chains run: as one batch, or each in a thread of its own."""
+
+Family = Literal["optimisation", "SG-MCMC", "MCMC", "approximation"]
+"""On minibatches: optimisers and SG-MCMC; on all the data, or a minibatch in the state: MCMC."""
 
 
 class Kernel(NamedTuple):
-    """A sampler on minibatches, called as BlackJAX's `SamplingAlgorithm` is.
+    """A sampler of one chain, called as BlackJAX's `SamplingAlgorithm` is.
 
     Attributes:
-        init: ``init(position) -> state``, a NamedTuple with a field ``position``.
-        step: ``step(rng_key, state, minibatch) -> (state, info)``, where info is a NamedTuple of
-            scalars with at least ``logdensity`` (a minibatch estimate) and ``grad_norm``.
+        init: ``init(position, rng_key=None) -> state``, a NamedTuple with a ``position``.
+        step: ``step(rng_key, state, batch) -> (state, info)``, where info is a NamedTuple of
+            scalars with at least ``logdensity``.
+        adapt: the same for the steps of warm-up; ``None``: `step` serves them too.
+        settle: ``settle(state) -> state`` at the end of warm-up; ``None``: nothing changes.
         noise_gain: ``noise_gain(state) -> pytree`` like the position: by how much noise of unit
             variance in a coordinate of the gradient raises that coordinate's temperature, per
             unit of step size. ½ for SGLD (the noise of h·ĝ has variance h²·Var[ĝ], the injected
             noise 2hT). ``None`` where it is unknown.
         step_size: the step size or schedule that it was built with, if it has one.
-        temperature: T of the law that it samples, if it has one.
-        gradients_per_step: minibatch gradients that a step takes; ``None`` where it is unknown.
+        temperature: T of its stationary distribution, if it has one.
+        gradients_per_step: gradients that a step takes. ``None``: the info's ``num_gradients``,
+            counted since the start, says so, or nobody knows.
+        examples_per_gradient: examples that a gradient sums over; ``None``: a minibatch's.
+        full_data: whether it looks at all the data by itself and is given no batch.
+        chain_method: how chains run fastest.
+        looks_ahead: names of what its info reports of the position that the step *started* from.
     """
 
-    init: Callable[..., Any]
-    step: Callable[..., Any]
-    noise_gain: Callable[[Any], Any] | None = None
+    init: Callable[..., State]
+    step: Callable[..., tuple[State, Info]]
+    adapt: Callable[..., tuple[State, Info]] | None = None
+    settle: Callable[[State], State] | None = None
+    noise_gain: Callable[[State], PyTree] | None = None
     step_size: StepSize | None = None
     temperature: float | None = None
     gradients_per_step: int | None = 1
+    examples_per_gradient: float | None = None
+    full_data: bool = False
+    chain_method: ChainMethod = "vectorized"
+    looks_ahead: frozenset[str] = frozenset({"logdensity", "grad_norm"})
 
 
 class StepInfo(NamedTuple):
@@ -77,8 +113,80 @@ class MomentumStepInfo(NamedTuple):
     kinetic_temperature: jax.Array
 
 
-def kinetic_temperature(momentum: Any) -> jax.Array:
-    """‖u‖²/d, a scalar, of a momentum u whose law at temperature T is N(0, T)."""
+@dataclass(frozen=True)
+class Method:
+    """Settings of a method, each declared once, as a field of a subclass.
+
+    Attributes of the class, which say what the method is:
+
+    - ``name``: what it is called in `sample` and on the command line;
+    - ``backend``: the library whose algorithm it runs;
+    - ``family``: see `Family`;
+    - ``summary``: one line for a person;
+    - ``point_estimate``: whether only the last step counts (an optimiser), rather than all draws;
+    - ``full_data``: whether it looks at all the data at each step, and takes no batch size;
+    - ``default_chains``, ``default_steps``: of a chain unless told otherwise, warm-up included;
+    - ``max_draws``: draws per chain that are kept unless told otherwise.
+    """
+
+    name: ClassVar[str]
+    backend: ClassVar[str]
+    family: ClassVar[Family]
+    summary: ClassVar[str]
+    point_estimate: ClassVar[bool] = False
+    full_data: ClassVar[bool] = False
+    default_chains: ClassVar[int] = 4
+    default_steps: ClassVar[int] = 5_000
+    max_draws: ClassVar[int] = 100
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """The method with these settings by name, and its defaults for the others.
+
+        Raises:
+            InputError: if one is unknown to the method or outside its range.
+        """
+        for name in settings:
+            one_of(name, cls.defaults(), f"setting of {cls.name}")
+        return cls(**settings)
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The settings with their default values."""
+        return {f.name: f.default for f in dataclasses.fields(cls)}
+
+    @classmethod
+    def is_markov_chain(cls) -> bool:
+        """Whether its draws are the steps of a Markov chain, which can fail to converge."""
+        return cls.family in ("SG-MCMC", "MCMC")
+
+    @property
+    def num_fitted_draws(self) -> int | None:
+        """Draws from a fit after all steps; ``None``: draws are steps after warm-up."""
+        return None
+
+    def default_step_size(self, data_size: int) -> float:
+        """The step size where it is ``None``, for N examples."""
+        return MEAN_LOSS_RATE / data_size
+
+    def settings(self, data_size: int) -> dict[str, Any]:
+        """All settings that the method runs with on N examples, as they go on record."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        if found.get("step_size", 0) is None:
+            found["step_size"] = self.default_step_size(data_size)
+        return found
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``.
+
+        Raises:
+            InputError: if the settings do not fit the target or the lengths.
+        """
+        raise NotImplementedError
+
+
+def kinetic_temperature(momentum: PyTree) -> jax.Array:
+    """‖u‖²/d, a scalar, of a momentum u that is N(0, T) distributed at temperature T."""
     size = sum(leaf.size for leaf in jax.tree.leaves(momentum))
     return optax.tree.norm(momentum, squared=True) / size
 
@@ -93,11 +201,8 @@ def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:
         >>> as_schedule(0.1)(1_000)
         0.1
     """
-    if callable(step_size):
-        return step_size
-    if not is_positive(step_size):
-        raise InputError(f"step_size is {step_size}; it must be positive and finite")
-    return optax.constant_schedule(step_size)
+    check_step_size(step_size)
+    return step_size if callable(step_size) else optax.constant_schedule(step_size)
 
 
 def as_schedules(
@@ -111,11 +216,29 @@ def as_schedules(
     Raises:
         InputError: if a number is not positive and finite.
     """
-    if not is_positive(temperature):
-        raise InputError(
-            f"temperature is {temperature}; it must be positive and finite (1 is the posterior)"
-        )
+    check_temperature(temperature)
     schedule = as_schedule(step_size)
     if isinstance(step_size, Cyclical):
         return schedule, lambda step: jnp.where(step_size.is_sampling(step), temperature, 0.0)
     return schedule, optax.constant_schedule(temperature)
+
+
+def check_step_size(step_size: StepSize | None) -> None:
+    """Raise `InputError` unless this is a schedule, positive and finite, or ``None``."""
+    if step_size is not None and not callable(step_size) and not is_positive(step_size):
+        raise InputError(f"step_size is {step_size}; it must be positive and finite")
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise `InputError` unless T is positive and finite."""
+    if not is_positive(temperature):
+        raise InputError(
+            f"temperature is {temperature}; it must be positive and finite (1 is the posterior)"
+        )
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise `InputError` unless all numbers are positive and finite."""
+    for name, number in numbers.items():
+        if not is_positive(number):
+            raise InputError(f"{name} is {number}; it must be positive and finite")

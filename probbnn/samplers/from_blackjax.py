@@ -1,6 +1,6 @@
-"""BlackJAX's samplers: on minibatches behind `Kernel`, on all the data behind `Sampler`."""
+"""BlackJAX's samplers on minibatches as kernels."""
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import blackjax
@@ -8,25 +8,30 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from probbnn.errors import InputError, is_positive
-from probbnn.inference.whole_chains import ChainDraws, Length, Sampler, collect
-from probbnn.posterior.base import Target
+from probbnn.errors import InputError
+from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import (
+    MEAN_LOSS_RATE,
     Kernel,
+    Method,
     MomentumStepInfo,
     StepInfo,
-    StepSize,
     as_schedules,
+    check_positive,
+    check_step_size,
+    check_temperature,
     kinetic_temperature,
 )
+from probbnn.types import Batch, Position, PRNGKey, PyTree, StepSize, ValueAndGrad
 
 __all__ = [
+    "SGLD",
+    "SGNHT",
+    "BlackJAXSGHMC",
     "SGHMCState",
     "SGLDState",
     "SGNHTInfo",
     "SGNHTState",
-    "mclmc",
-    "nuts",
     "sghmc",
     "sgld",
     "sgnht",
@@ -41,7 +46,7 @@ class SGLDState(NamedTuple):
         step: number of steps taken, an int32 scalar.
     """
 
-    position: Any
+    position: Position
     step: jax.Array
 
 
@@ -59,8 +64,8 @@ class SGNHTState(NamedTuple):
         step: number of steps taken, an int32 scalar.
     """
 
-    position: Any
-    momentum: Any
+    position: Position
+    momentum: PyTree
     xi: jax.Array
     step: jax.Array
 
@@ -68,13 +73,43 @@ class SGNHTState(NamedTuple):
 SGNHTInfo = MomentumStepInfo
 
 
-def sgld(
-    value_and_grad_estimator: Callable, step_size: StepSize, temperature: float = 1.0
-) -> Kernel:
+@dataclass(frozen=True)
+class SGLD(Method):
     """`blackjax.sgld`: θ ← θ + h·g + √(2hT)·ξ, targeting p(θ)^{1/T} as h → 0.
 
     Welling & Teh (2011) write ε = 2h. BlackJAX's kernel returns a bare position; here the
     estimate that it consumed is reported with it.
+
+    Attributes:
+        step_size: h, a positive number, or a schedule ``step -> h``; ``None``: 0.02/N.
+        temperature: T > 0.
+
+    Raises:
+        InputError: if a number is outside its range.
+    """
+
+    name = "sgld"
+    backend = "blackjax"
+    family = "SG-MCMC"
+    summary = "stochastic gradient Langevin dynamics (Welling & Teh 2011)"
+
+    step_size: StepSize | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        check_temperature(self.temperature)
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``."""
+        step_size = self.settings(target.data_size)["step_size"]
+        return sgld(target.value_and_grad_estimator, step_size, self.temperature)
+
+
+def sgld(
+    value_and_grad_estimator: ValueAndGrad, step_size: StepSize, temperature: float = 1.0
+) -> Kernel:
+    """The kernel of `SGLD`, for any estimate of a log density.
 
     Args:
         value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
@@ -87,10 +122,10 @@ def sgld(
     step_sizes, temperatures = as_schedules(step_size, temperature)
     kernel = blackjax.sgld.build_kernel()
 
-    def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGLDState:
+    def init_fn(position: Position, rng_key: PRNGKey | None = None) -> SGLDState:
         return SGLDState(position, jnp.zeros((), jnp.int32))
 
-    def step_fn(rng_key: jax.Array, state: SGLDState, minibatch: Any) -> tuple[SGLDState, StepInfo]:
+    def step_fn(rng_key: PRNGKey, state: SGLDState, minibatch: Batch) -> tuple[SGLDState, StepInfo]:
         value, grad = value_and_grad_estimator(state.position, minibatch)
         h, t = step_sizes(state.step), temperatures(state.step)
         # The gradient is evaluated above, where its value is kept too.
@@ -98,33 +133,29 @@ def sgld(
         info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
         return SGLDState(_like(position, state.position), state.step + 1), info
 
-    def noise_gain(state: SGLDState) -> Any:
+    def noise_gain(state: SGLDState) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.5), state.position)
 
-    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature)
+    return Kernel(
+        init_fn, step_fn, noise_gain=noise_gain, step_size=step_size, temperature=temperature
+    )
 
 
-def sghmc(
-    value_and_grad_estimator: Callable,
-    step_size: StepSize,
-    temperature: float = 1.0,
-    *,
-    num_integration_steps: int = 10,
-    alpha: float = 0.01,
-) -> Kernel:
+@dataclass(frozen=True)
+class BlackJAXSGHMC(Method):
     """`blackjax.sghmc`: momentum drawn from N(0, I), then L steps of Euler's method with friction.
 
         θ ← θ + ε·p         p ← (1 − αε)·p + ε·g + √(2αε)·ξ     (g at the θ before)
 
     Its limits, all in BlackJAX 1.7: it samples near T = 1 only, because the momentum is redrawn at
-    T = 1; the first of the L position updates knows no gradient, so that the variance is
+    T = 1; the first of the L position updates is made before any gradient, so that the variance is
     L/(L−1) times too large however small ε is; one minibatch serves all L steps; the momentum
     and the steps' noise come from one key. A `Cyclical` step size leaves the momentum noisy while
-    it explores. `probbnn.sghmc` has none of these.
+    it explores. `probbnn.SGHMC` has none of these.
 
-    Args:
-        value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
-        step_size: ε, a step in time: its square compares with the step sizes of the others.
+    Attributes:
+        step_size: ε, a step in time: its square compares with the step sizes of the others;
+            ``None``: √(0.02/N).
         temperature: must be 1.
         num_integration_steps: L; one kernel step costs L + 1 gradients, the last for its report.
         alpha: friction per unit of time.
@@ -132,47 +163,84 @@ def sghmc(
     Raises:
         InputError: if the temperature is not 1 or another setting is outside its range.
     """
-    if temperature != 1:
-        raise InputError(
-            f"temperature is {temperature}; BlackJAX's SGHMC redraws its momentum at T = 1 and "
-            "can sample no other; use probbnn's own sghmc"
+
+    name = "blackjax_sghmc"
+    backend = "blackjax"
+    family = "SG-MCMC"
+    summary = "SGHMC with momentum redrawn every L steps: T = L/(L-1) at best, and no other"
+
+    step_size: StepSize | None = None
+    temperature: float = 1.0
+    num_integration_steps: int = 10
+    alpha: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        if self.temperature != 1:
+            raise InputError(
+                f"temperature is {self.temperature}; BlackJAX's SGHMC redraws its momentum at "
+                "T = 1 and can sample no other; use probbnn's own sghmc"
+            )
+        if self.num_integration_steps < 2:
+            raise InputError(
+                f"num_integration_steps is {self.num_integration_steps}; at least 2 are needed, "
+                "since the first leaves the gradient out of the position"
+            )
+        check_positive(alpha=self.alpha)
+
+    def default_step_size(self, data_size: int) -> float:
+        """The step size where it is ``None``, for N examples."""
+        return (MEAN_LOSS_RATE / data_size) ** 0.5
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``."""
+        method = replace(self, step_size=self.settings(target.data_size)["step_size"])
+        return method.kernel(target.value_and_grad_estimator)
+
+    def kernel(self, value_and_grad_estimator: ValueAndGrad) -> Kernel:
+        """The kernel for any estimate of a log density; the step size must be given."""
+        assert self.step_size is not None
+        step_sizes, temperatures = as_schedules(self.step_size, self.temperature)
+        kernel = blackjax.sghmc.build_kernel(self.alpha)
+
+        def init_fn(position: Position, rng_key: PRNGKey | None = None) -> SGHMCState:
+            return SGHMCState(position, jnp.zeros((), jnp.int32))
+
+        def grad_estimator(position: Position, minibatch: Batch) -> Position:
+            return value_and_grad_estimator(position, minibatch)[1]
+
+        def step_fn(
+            rng_key: PRNGKey, state: SGHMCState, minibatch: Batch
+        ) -> tuple[SGHMCState, StepInfo]:
+            value, grad = value_and_grad_estimator(state.position, minibatch)
+            h, t = step_sizes(state.step), temperatures(state.step)
+            num_steps = self.num_integration_steps
+            position = kernel(rng_key, state.position, grad_estimator, minibatch, h, num_steps, t)
+            info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
+            return SGHMCState(_like(position, state.position), state.step + 1), info
+
+        return Kernel(
+            init_fn,
+            step_fn,
+            step_size=self.step_size,
+            temperature=self.temperature,
+            gradients_per_step=self.num_integration_steps + 1,
         )
-    if num_integration_steps < 2:
-        raise InputError(
-            f"num_integration_steps is {num_integration_steps}; at least 2 are needed, since the "
-            "first leaves the gradient out of the position"
-        )
-    _check_alpha(alpha)
-    step_sizes, temperatures = as_schedules(step_size, temperature)
-    kernel = blackjax.sghmc.build_kernel(alpha)
-
-    def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGHMCState:
-        return SGHMCState(position, jnp.zeros((), jnp.int32))
-
-    def grad_estimator(position: Any, minibatch: Any) -> Any:
-        return value_and_grad_estimator(position, minibatch)[1]
-
-    def step_fn(
-        rng_key: jax.Array, state: SGHMCState, minibatch: Any
-    ) -> tuple[SGHMCState, StepInfo]:
-        value, grad = value_and_grad_estimator(state.position, minibatch)
-        h, t = step_sizes(state.step), temperatures(state.step)
-        position = kernel(
-            rng_key, state.position, grad_estimator, minibatch, h, num_integration_steps, t
-        )
-        info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
-        return SGHMCState(_like(position, state.position), state.step + 1), info
-
-    return Kernel(init_fn, step_fn, None, step_size, temperature, num_integration_steps + 1)
 
 
-def sgnht(
-    value_and_grad_estimator: Callable,
+def sghmc(
+    value_and_grad_estimator: ValueAndGrad,
     step_size: StepSize,
     temperature: float = 1.0,
-    *,
-    alpha: float = 0.01,
+    **settings: Any,
 ) -> Kernel:
+    """The kernel of `BlackJAXSGHMC`, whose other settings follow, for any log density."""
+    method = BlackJAXSGHMC.of({"step_size": step_size, "temperature": temperature, **settings})
+    return method.kernel(value_and_grad_estimator)
+
+
+@dataclass(frozen=True)
+class SGNHT(Method):
     """`blackjax.sgnht`: SGHMC whose friction ξ is steered to keep the kinetic temperature at T.
 
         θ ← θ + ε·p     p ← (1 − ξε)·p + ε·g + √(2αεT)·ζ     ξ ← ξ + ε(‖p‖²/d − T)
@@ -186,153 +254,82 @@ def sgnht(
     start at rest and forget their momentum in some 1/(αε) steps, many with BlackJAX's default α.
     While a `Cyclical` step size explores, ξ grows, and the sampling phase starts over-damped.
 
-    Args:
-        value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
-        step_size: ε, a step in time: its square compares with the step sizes of the others.
+    Attributes:
+        step_size: ε, a step in time: its square compares with the step sizes of the others;
+            ``None``: √(0.02/N).
         temperature: T > 0.
         alpha: the friction that the injected noise would need on its own.
 
     Raises:
         InputError: if a number is outside its range.
     """
-    _check_alpha(alpha)
-    step_sizes, temperatures = as_schedules(step_size, temperature)
-    kernel = blackjax.sgnht.build_kernel(alpha)
 
-    def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGNHTState:
-        return SGNHTState(
-            position,
-            jax.tree.map(jnp.zeros_like, position),
-            jnp.asarray(alpha),
-            jnp.zeros((), jnp.int32),
-        )
+    name = "sgnht"
+    backend = "blackjax"
+    family = "SG-MCMC"
+    summary = "SGHMC with a Nosé-Hoover thermostat (Ding et al. 2014)"
 
-    def step_fn(
-        rng_key: jax.Array, state: SGNHTState, minibatch: Any
-    ) -> tuple[SGNHTState, SGNHTInfo]:
-        value, grad = value_and_grad_estimator(state.position, minibatch)
-        h, t = step_sizes(state.step), temperatures(state.step)
-        theirs = blackjax.sgmcmc.sgnht.SGNHTState(state.position, state.momentum, state.xi)
-        theirs = kernel(rng_key, theirs, lambda *_: grad, minibatch, h, t)
-        momentum = _like(theirs.momentum, state.momentum)
-        info = SGNHTInfo(
-            value, optax.tree.norm(grad), jnp.asarray(h), kinetic_temperature(momentum)
-        )
-        position = _like(theirs.position, state.position)
-        xi = theirs.xi.astype(state.xi.dtype)
-        return SGNHTState(position, momentum, xi, state.step + 1), info
+    step_size: StepSize | None = None
+    temperature: float = 1.0
+    alpha: float = 0.01
 
-    return Kernel(init_fn, step_fn, None, step_size, temperature)
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        check_temperature(self.temperature)
+        check_positive(alpha=self.alpha)
 
+    def default_step_size(self, data_size: int) -> float:
+        """The step size where it is ``None``, for N examples."""
+        return (MEAN_LOSS_RATE / data_size) ** 0.5
 
-def nuts(
-    target: Target, *, target_acceptance_rate: float = 0.8, max_tree_depth: int = 10
-) -> Sampler:
-    """`blackjax.nuts` after `blackjax.window_adaptation` (step size and diagonal mass matrix).
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``."""
+        method = replace(self, step_size=self.settings(target.data_size)["step_size"])
+        return method.kernel(target.value_and_grad_estimator)
 
-    Args:
-        target: the log density.
-        target_acceptance_rate: what the step size is tuned for.
-        max_tree_depth: a trajectory has at most 2 to this power leapfrog steps.
-    """
+    def kernel(self, value_and_grad_estimator: ValueAndGrad) -> Kernel:
+        """The kernel for any estimate of a log density; the step size must be given."""
+        assert self.step_size is not None
+        step_sizes, temperatures = as_schedules(self.step_size, self.temperature)
+        kernel = blackjax.sgnht.build_kernel(self.alpha)
 
-    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
-        warmup_key, sample_key = jax.random.split(rng_key)
-        warmup = blackjax.window_adaptation(
-            blackjax.nuts,
-            target.logdensity_fn,
-            target_acceptance_rate=target_acceptance_rate,
-            adaptation_info_fn=lambda state, info, adaptation: info.num_integration_steps,
-            max_num_doublings=max_tree_depth,
-        )
-        adapted, num_steps = warmup.run(warmup_key, position, length.num_warmup)
-        kernel = blackjax.nuts(target.logdensity_fn, **adapted.parameters)
-
-        def step(carry: Any) -> Any:
-            key, state = carry
-            key, step_key = jax.random.split(key)
-            state, info = kernel.step(step_key, state)
-            stats = {
-                "n_examples": info.num_integration_steps * float(target.data_size),
-                "logdensity": state.logdensity,
-                "acceptance_rate": info.acceptance_rate,
-                "n_steps": info.num_integration_steps,
-                "tree_depth": info.num_trajectory_expansions,
-                "diverging": info.is_divergent,
-                "energy": info.energy,
-                "step_size": adapted.parameters["step_size"],
-            }
-            return (key, state), stats
-
-        spent = num_steps.sum() * float(target.data_size)
-        return collect(
-            step, (sample_key, adapted.state), length, lambda carry: carry[1].position, spent
-        )
-
-    return Sampler(chain)
-
-
-def mclmc(target: Target, *, desired_energy_var: float = 5e-4) -> Sampler:
-    """`blackjax.mclmc`, tuned by `blackjax.mclmc_find_L_and_step_size` during warm-up.
-
-    Microcanonical Langevin dynamics without a Metropolis test: its step size, tuned for a given
-    variance of the energy error, leaves a bias. A step takes two gradients. Source: Robnik, De
-    Luca, Silverstein & Seljak (2023), "Microcanonical Hamiltonian Monte Carlo".
-
-    Args:
-        target: the log density.
-        desired_energy_var: variance of the energy error per dimension that the step is tuned for.
-
-    Raises:
-        InputError: if ``desired_energy_var`` is not positive.
-    """
-    if not is_positive(desired_energy_var):
-        raise InputError(f"desired_energy_var is {desired_energy_var}; it must be positive")
-
-    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
-        init_key, tune_key, sample_key = jax.random.split(rng_key, 3)
-        kernel = blackjax.mcmc.mclmc.build_kernel()
-        state = blackjax.mcmc.mclmc.init(position, target.logdensity_fn, init_key)
-        # Its three phases take 1/10, 1/10 + 1/30 and 1/10 of the number of steps that it is told.
-        state, tuned, num_tuning = blackjax.mclmc_find_L_and_step_size(
-            kernel,
-            3 * length.num_warmup,
-            state,
-            tune_key,
-            target.logdensity_fn,
-            desired_energy_var=desired_energy_var,
-        )
-
-        def step(carry: Any) -> Any:
-            key, state = carry
-            key, step_key = jax.random.split(key)
-            state, info = kernel(
-                step_key,
-                state,
-                target.logdensity_fn,
-                tuned.inverse_mass_matrix,
-                tuned.L,
-                tuned.step_size,
+        def init_fn(position: Position, rng_key: PRNGKey | None = None) -> SGNHTState:
+            return SGNHTState(
+                position,
+                jax.tree.map(jnp.zeros_like, position),
+                jnp.asarray(self.alpha),
+                jnp.zeros((), jnp.int32),
             )
-            stats = {
-                "n_examples": jnp.asarray(2.0 * target.data_size),
-                "logdensity": state.logdensity,
-                "energy_change": info.energy_change,
-                "step_size": tuned.step_size,
-            }
-            return (key, state), stats
 
-        spent = 2.0 * num_tuning * target.data_size
-        return collect(step, (sample_key, state), length, lambda carry: carry[1].position, spent)
+        def step_fn(
+            rng_key: PRNGKey, state: SGNHTState, minibatch: Batch
+        ) -> tuple[SGNHTState, SGNHTInfo]:
+            value, grad = value_and_grad_estimator(state.position, minibatch)
+            h, t = step_sizes(state.step), temperatures(state.step)
+            before = blackjax.sgmcmc.sgnht.SGNHTState(state.position, state.momentum, state.xi)
+            after = kernel(rng_key, before, lambda *_: grad, minibatch, h, t)
+            momentum = _like(after.momentum, state.momentum)
+            info = SGNHTInfo(
+                value, optax.tree.norm(grad), jnp.asarray(h), kinetic_temperature(momentum)
+            )
+            position = _like(after.position, state.position)
+            xi = after.xi.astype(state.xi.dtype)
+            return SGNHTState(position, momentum, xi, state.step + 1), info
 
-    return Sampler(chain)
+        return Kernel(init_fn, step_fn, step_size=self.step_size, temperature=self.temperature)
 
 
-def _like(tree: Any, other: Any) -> Any:
+def sgnht(
+    value_and_grad_estimator: ValueAndGrad,
+    step_size: StepSize,
+    temperature: float = 1.0,
+    **settings: Any,
+) -> Kernel:
+    """The kernel of `SGNHT`, whose other settings follow, for any log density."""
+    method = SGNHT.of({"step_size": step_size, "temperature": temperature, **settings})
+    return method.kernel(value_and_grad_estimator)
+
+
+def _like(tree: PyTree, other: PyTree) -> PyTree:
     """BlackJAX's noise promotes narrow dtypes; a scan needs the ones that it started with."""
     return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), tree, other)
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 < alpha < float("inf"):
-        raise InputError(f"alpha is {alpha}; it must be positive and finite")

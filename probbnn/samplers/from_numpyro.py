@@ -1,375 +1,267 @@
-"""NumPyro on a `LogDensity`: the posterior as its model, and its samplers.
+"""NumPyro's MCMC on a `LogDensity`: every density here is that of `to_numpyro(target)`."""
 
-Every density here is the one that NumPyro computes from `LogDensity.numpyro_model`.
-"""
-
-import re
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpyro
 import optax
-from numpyro import distributions as dist
-from numpyro.infer import HMCECS, NUTS, SVI, Trace_ELBO
-from numpyro.infer.autoguide import (
-    AutoDelta,
-    AutoGuide,
-    AutoLaplaceApproximation,
-    AutoLowRankMultivariateNormal,
-    AutoNormal,
-)
-from numpyro.infer.initialization import init_to_value
+from numpyro import infer
 
-from probbnn.errors import InputError, is_positive, one_of
-from probbnn.inference.whole_chains import ChainDraws, Length, Sampler, collect
-from probbnn.samplers.base import StepSize, as_schedule
-from probbnn.tree import layers
+from probbnn.errors import InputError
+from probbnn.posterior.base import Posterior
+from probbnn.posterior.flax import LogDensity
+from probbnn.posterior.numpyro_model import to_numpyro
+from probbnn.samplers.base import Kernel, Method
+from probbnn.samplers.from_optax import optimizer
+from probbnn.samplers.nuts import HMCInfo, check_hmc, check_warmup
+from probbnn.types import Position, PRNGKey, PyTree
 
-if TYPE_CHECKING:
-    from probbnn.posterior.flax import LogDensity
-
-__all__ = ["hmcecs", "laplace", "nuts", "sample_posterior", "svi"]
-
-# A dense precision matrix of more rows than this is no longer a small target's.
-_LARGEST_DENSE = 5_000
+__all__ = ["HMCECS", "HMCECSInfo", "NumPyroNUTS", "NumPyroState", "network_of"]
 
 
-def sample_posterior(target: "LogDensity", subsample_size: int | None) -> None:
-    """The body of `LogDensity.numpyro_model`: a NumPyro model, to be run by its handlers."""
-    shapes = target.numpyro_params(target.shapes)
-    scales = target.numpyro_params(target.prior_scale)
-    leaves = {
-        name: numpyro.sample(name, dist.Normal(0.0, scales[name]).expand(leaf.shape).to_event())
-        for name, leaf in shapes.items()
-    }
-    position = target.numpyro_position(leaves)
-    with numpyro.plate("examples", target.data_size, subsample_size) as index:
-        # All of them without gathering, which an index would be.
-        everything = subsample_size is None or subsample_size == target.data_size
-        inputs = target.inputs if everything else target.inputs[index]
-        targets = target.targets if everything else target.targets[index]
-        outputs = target.apply(position, inputs)
-        distribution = getattr(target.likelihood, "numpyro_distribution", None)
-        if distribution is None:
-            numpyro.factor("targets", target.likelihood.log_prob(outputs, targets))
-        else:
-            observed = distribution(outputs)
-            numpyro.sample("targets", observed, obs=targets.reshape(observed.shape()))
+class NumPyroState(NamedTuple):
+    """State of a chain of NumPyro's.
+
+    Attributes:
+        position: θ, a pytree of parameters.
+        inner: NumPyro's own state, which knows how much of warm-up is over.
+        num_gradients: gradients taken since the start, a float32 scalar; those of single examples
+            for HMCECS.
+    """
+
+    position: Position
+    inner: PyTree
+    num_gradients: jax.Array
 
 
-def nuts(
-    target: "LogDensity", *, target_acceptance_rate: float = 0.8, max_tree_depth: int = 10
-) -> Sampler:
+@dataclass(frozen=True)
+class NumPyroNUTS(Method):
     """`numpyro.infer.NUTS` with its own warm-up: step size and diagonal mass matrix.
 
-    Args:
-        target: the log density; chains start where they are told to, not at uniform(−2, 2).
+    Chains start where they are told to, not at uniform(−2, 2).
+
+    Attributes:
         target_acceptance_rate: what the step size is tuned for.
         max_tree_depth: a trajectory has at most 2 to this power leapfrog steps.
-    """
-
-    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
-        kernel = NUTS(
-            target.numpyro_model,
-            target_accept_prob=target_acceptance_rate,
-            max_tree_depth=max_tree_depth,
-        )
-        start = target.numpyro_params(position)
-        state = kernel.init(rng_key, length.num_warmup, start, (), {})
-
-        def step(state: Any) -> Any:
-            state = kernel.sample(state, (), {})
-            return state, _hmc_stats(state, target.data_size)
-
-        return _warm_up_and_collect(
-            step, state, length, lambda state: target.numpyro_position(state.z), 0.0
-        )
-
-    return Sampler(chain)
-
-
-def hmcecs(
-    target: "LogDensity",
-    *,
-    num_blocks: int = 10,
-    map_steps: int = 3_000,
-    target_acceptance_rate: float = 0.8,
-    max_tree_depth: int = 10,
-) -> Sampler:
-    """`numpyro.infer.HMCECS` around NUTS: HMC on a minibatch that is itself a state of the chain.
-
-    The log likelihood of all the data is estimated from the minibatch, corrected by a first-order
-    Taylor expansion around a MAP estimate. Far from it, as draws of a network's posterior are, the
-    expansion is off, the estimate noisy, and its law only approximate. For small targets. Source:
-    Dang et al. (2019), "Hamiltonian Monte Carlo with energy conserving subsampling".
-
-    Args:
-        target: the log density.
-        num_blocks: blocks of the minibatch; one of them is exchanged at each step.
-        map_steps: steps of Adam (learning rate 0.01) towards the MAP estimate.
-        target_acceptance_rate: what the step size is tuned for.
-        max_tree_depth: a trajectory has at most 2 to this power leapfrog steps.
-
-    Raises:
-        InputError: if a setting is outside its range, or a minibatch is all the data or smaller
-            than the number of blocks.
-    """
-    if num_blocks < 1 or map_steps < 0:
-        raise InputError(
-            f"num_blocks is {num_blocks} and map_steps is {map_steps}; at least 1 and 0 are needed"
-        )
-
-    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
-        map_key, init_key = jax.random.split(rng_key)
-        size = length.batch_size
-        if not num_blocks <= size < target.data_size:
-            raise InputError(
-                f"batch_size is {size} of {target.data_size} examples and num_blocks is "
-                f"{num_blocks}; hmcecs needs fewer examples than all, and one or more for each "
-                "block (or take numpyro_nuts)"
-            )
-        mode = _mode(target, map_key, position, map_steps, optax.adam(1e-2), size)
-        inner = NUTS(
-            _minibatch_model(target, size),
-            target_accept_prob=target_acceptance_rate,
-            max_tree_depth=max_tree_depth,
-        )
-        proxy = HMCECS.taylor_proxy(target.numpyro_params(mode), degree=1)
-        kernel = HMCECS(inner, num_blocks=num_blocks, proxy=proxy)
-        start = target.numpyro_params(mode)
-        state = kernel.init(init_key, length.num_warmup, start, (), {})
-
-        def step(state: Any) -> Any:
-            state = kernel.sample(state, (), {})
-            stats = _hmc_stats(state.hmc_state, size)
-            # The minibatch's exchanged block and, once more, its estimate.
-            stats["n_examples"] += size / num_blocks + size
-            # An estimate; the exact one would cost a pass over the data at every step.
-            return state, {**stats, "acceptance_rate_minibatch": state.accept_prob}
-
-        spent = map_steps * size + 2.0 * target.data_size
-        return _warm_up_and_collect(
-            step, state, length, lambda state: target.numpyro_position(state.z), spent
-        )
-
-    return Sampler(chain)
-
-
-def svi(
-    target: "LogDensity",
-    *,
-    guide: str = "normal",
-    step_size: StepSize = 1e-3,
-    init_scale: float = 0.01,
-    num_draws: int = 500,
-) -> Sampler:
-    """`numpyro.infer.SVI`: a Gaussian fitted to the posterior by maximising the evidence bound.
-
-    A chain is one fit from its own start; all steps fit, and its draws are independent draws from
-    the fitted Gaussian. Chains that disagree have found different modes.
-
-    Args:
-        target: the log density.
-        guide: ``"normal"``, independent coordinates (mean field), or ``"low_rank"``, diagonal
-            plus rank √d.
-        step_size: learning rate of Adam, or a schedule.
-        init_scale: standard deviation of every coordinate at the start.
-        num_draws: draws from each fit.
 
     Raises:
         InputError: if a setting is outside its range.
     """
-    guides = {"normal": AutoNormal, "low_rank": AutoLowRankMultivariateNormal}
-    build = guides[one_of(guide, guides, "guide")]
-    optimizer = optax.adam(as_schedule(step_size))
-    _check(init_scale=init_scale, num_draws=num_draws)
 
-    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
-        fit_key, draw_key = jax.random.split(rng_key)
-        model = _minibatch_model(target, length.batch_size)
-        start = init_to_value(values=target.numpyro_params(position))
-        family = build(model, init_loc_fn=start, init_scale=init_scale)
-        params = _fit(model, family, fit_key, length.num_steps, optimizer)
-        sites = family.sample_posterior(draw_key, params, sample_shape=(num_draws,))
-        return _independent_draws(target, sites, length.num_steps * length.batch_size)
+    name = "numpyro_nuts"
+    backend = "numpyro"
+    family = "MCMC"
+    summary = "No-U-Turn sampler on all the data"
+    full_data = True
+    default_steps = 1_000
+    max_draws = 500
 
-    return Sampler(chain)
+    target_acceptance_rate: float = 0.8
+    max_tree_depth: int = 10
+
+    def __post_init__(self) -> None:
+        check_hmc(self.target_acceptance_rate, self.max_tree_depth)
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``.
+
+        Raises:
+            InputError: if warm-up is too short to tune anything, or the target is no `LogDensity`.
+        """
+        check_warmup(num_warmup)
+        model = to_numpyro(network_of(target, self.name))
+        kernel = infer.NUTS(
+            model,
+            target_accept_prob=self.target_acceptance_rate,
+            max_tree_depth=self.max_tree_depth,
+        )
+
+        def init_fn(position: Position, rng_key: PRNGKey) -> NumPyroState:
+            inner = kernel.init(rng_key, num_warmup, model.params(position), (), {})
+            return NumPyroState(position, inner, jnp.zeros((), jnp.float32))
+
+        def step_fn(rng_key: PRNGKey, state: NumPyroState, _: Any) -> tuple[NumPyroState, HMCInfo]:
+            inner = kernel.sample(state.inner._replace(rng_key=rng_key), (), {})
+            num_gradients = state.num_gradients + inner.num_steps
+            position = model.position(inner.z)
+            return NumPyroState(position, inner, num_gradients), _info(inner, num_gradients)
+
+        return Kernel(
+            init_fn,
+            step_fn,
+            temperature=1.0,
+            gradients_per_step=None,
+            examples_per_gradient=target.data_size,
+            full_data=True,
+            # A batch of chains would wait for the deepest tree among them at each step.
+            chain_method="parallel",
+            looks_ahead=frozenset(),
+        )
 
 
-def laplace(
-    target: "LogDensity",
-    *,
-    covariance: str = "last_layer",
-    step_size: StepSize = 1e-3,
-    num_draws: int = 500,
-) -> Sampler:
-    """Laplace approximation by `numpyro.infer.autoguide.AutoLaplaceApproximation`.
+class HMCECSInfo(NamedTuple):
+    """What a step of HMCECS reports: what `HMCInfo` has, and one more.
 
-    A Gaussian around a MAP estimate, whose precision is the Hessian of −log density there. A chain
-    is one estimate from its own start, and independent draws around it. Sources: MacKay (1992),
-    "A practical Bayesian framework for backpropagation networks"; for the last layer, Kristiadi
-    et al. (2020), "Being Bayesian, even just a bit, fixes overconfidence in ReLU networks".
+    Attributes:
+        acceptance_rate_minibatch: of the exchange of a block of the minibatch.
+    """
 
-    Args:
-        target: the log density.
-        covariance: ``"last_layer"``, all of the Hessian in the parameters of the last layer, the
-            others at their estimates (the last by name, numbers in their natural order, among the
-            layers that have a matrix); or ``"diagonal"``, the Hessian's diagonal.
-        step_size: learning rate of Adam towards the MAP estimate, or a schedule.
-        num_draws: draws around each estimate; NaN where the Hessian there has no inverse that is
-            a covariance.
+    logdensity: jax.Array
+    acceptance_rate: jax.Array
+    n_steps: jax.Array
+    diverging: jax.Array
+    energy: jax.Array
+    step_size: jax.Array
+    num_gradients: jax.Array
+    acceptance_rate_minibatch: jax.Array
+
+
+@dataclass(frozen=True)
+class HMCECS(Method):
+    """`numpyro.infer.HMCECS` around NUTS: HMC on a minibatch that is itself a state of the chain.
+
+    The log likelihood of all the data is estimated from the minibatch, corrected by a first-order
+    Taylor expansion around a MAP estimate. Far from it, as draws of a network's posterior are, the
+    expansion is off, the estimate noisy, and the stationary distribution only approximate. For
+    small targets. Source: Dang et al. (2019), "Hamiltonian Monte Carlo with energy conserving
+    subsampling".
+
+    Attributes:
+        num_blocks: blocks of the minibatch; one of them is exchanged at each step.
+        map_steps: steps of Adam (learning rate 0.01) towards the MAP estimate, the centre of the
+            Taylor expansion, where the chains start.
+        target_acceptance_rate: what the step size is tuned for.
+        max_tree_depth: a trajectory has at most 2 to this power leapfrog steps.
 
     Raises:
-        InputError: if a setting is outside its range, or so many parameters share the Gaussian
-            that NumPyro's dense precision matrix does not fit.
+        InputError: if a setting is outside its range.
     """
-    one_of(covariance, ("last_layer", "diagonal"), "covariance")
-    optimizer = optax.adam(as_schedule(step_size))
-    _check(num_draws=num_draws)
-    shapes = target.numpyro_params(target.shapes)
-    free = _last_layer(target) if covariance == "last_layer" else set(shapes)
-    size = sum(shapes[name].size for name in free)
-    if size > _LARGEST_DENSE:
+
+    name = "hmcecs"
+    backend = "numpyro"
+    family = "MCMC"
+    summary = "HMC whose minibatch is part of its state (Dang et al. 2019); small targets"
+    default_steps = 1_000
+    max_draws = 500
+
+    num_blocks: int = 10
+    map_steps: int = 3_000
+    target_acceptance_rate: float = 0.8
+    max_tree_depth: int = 10
+
+    def __post_init__(self) -> None:
+        check_hmc(self.target_acceptance_rate, self.max_tree_depth)
+        if self.num_blocks < 1 or self.map_steps < 0:
+            raise InputError(
+                f"num_blocks is {self.num_blocks} and map_steps is {self.map_steps}; at least 1 "
+                "and 0 are needed"
+            )
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``.
+
+        Raises:
+            InputError: if warm-up is too short to tune anything, the target is no `LogDensity`, or
+                a minibatch is all the data or smaller than the number of blocks.
+        """
+        check_warmup(num_warmup)
+        network = network_of(target, self.name)
+        if not self.num_blocks <= batch_size < target.data_size:
+            raise InputError(
+                f"batch_size is {batch_size} of {target.data_size} examples and num_blocks is "
+                f"{self.num_blocks}; hmcecs needs fewer examples than all, and one or more for "
+                "each block (or take numpyro_nuts)"
+            )
+        model = to_numpyro(network)
+
+        def kernel_around(center: dict[str, Any]) -> infer.HMCECS:
+            inner = infer.NUTS(
+                lambda: model(subsample_size=batch_size),
+                target_accept_prob=self.target_acceptance_rate,
+                max_tree_depth=self.max_tree_depth,
+            )
+            proxy = infer.HMCECS.taylor_proxy(center, degree=1)
+            return infer.HMCECS(inner, num_blocks=self.num_blocks, proxy=proxy)
+
+        def init_fn(position: Position, rng_key: PRNGKey) -> NumPyroState:
+            mode_key, init_key = jax.random.split(rng_key)
+            mode = self._mode(network, mode_key, position, batch_size)
+            center = model.params(mode)
+            inner = kernel_around(center).init(init_key, num_warmup, center, (), {})
+            spent = self.map_steps * batch_size + 2.0 * target.data_size
+            return NumPyroState(mode, (center, inner), jnp.asarray(spent, jnp.float32))
+
+        def step_fn(
+            rng_key: PRNGKey, state: NumPyroState, _: Any
+        ) -> tuple[NumPyroState, HMCECSInfo]:
+            center, inner = state.inner
+            kernel = kernel_around(center)
+            # NumPyro's kernels know their model from `init`, whose values are not used here.
+            kernel.init(rng_key, num_warmup, center, (), {})
+            inner = kernel.sample(inner._replace(rng_key=rng_key), (), {})
+            steps = inner.hmc_state.num_steps * float(batch_size)
+            # The minibatch's exchanged block and, once more, its estimate.
+            spent = state.num_gradients + steps + batch_size / self.num_blocks + batch_size
+            info = _info(inner.hmc_state, spent)._asdict()
+            del info["tree_depth"]
+            return (
+                NumPyroState(model.position(inner.z), (center, inner), spent),
+                # An estimate; the exact one would cost a pass over the data at every step.
+                HMCECSInfo(**info, acceptance_rate_minibatch=inner.accept_prob),
+            )
+
+        return Kernel(
+            init_fn,
+            step_fn,
+            temperature=1.0,
+            gradients_per_step=None,
+            examples_per_gradient=1,
+            full_data=True,
+            chain_method="parallel",
+            looks_ahead=frozenset(),
+        )
+
+    def _mode(
+        self, target: LogDensity, rng_key: PRNGKey, position: Position, batch_size: int
+    ) -> Position:
+        """A MAP estimate."""
+        kernel = optimizer(target.value_and_grad_estimator, optax.adam(1e-2), target.data_size)
+
+        def step(carry: Any, number: jax.Array) -> tuple[Any, None]:
+            state, stream = carry
+            stream, batch = target.data.next(stream, number)
+            return (kernel.step(rng_key, state, batch)[0], stream), None
+
+        carry = kernel.init(position), target.data.init(rng_key, batch_size)
+        (state, _), _ = jax.lax.scan(step, carry, jnp.arange(self.map_steps))
+        return state.position
+
+
+def network_of(target: Posterior, method: str) -> LogDensity:
+    """``target`` if it is a `LogDensity`, whose NumPyro model a method samples.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if not isinstance(target, LogDensity):
         raise InputError(
-            f"a Laplace approximation of {size:,} parameters was asked for; NumPyro keeps a dense "
-            f"matrix, so at most {_LARGEST_DENSE:,}: use covariance='last_layer' or a smaller layer"
+            f"{method} samples a LogDensity, and the target is a {type(target).__name__}; give "
+            "your NumPyro model to NumPyro itself, or choose another method"
         )
-
-    def chain(length: Length, rng_key: jax.Array, position: Any) -> ChainDraws:
-        fit_key, init_key, draw_key = jax.random.split(rng_key, 3)
-        batch_size = length.batch_size
-        mode = _mode(target, fit_key, position, length.num_steps, optimizer, batch_size)
-        sites = target.numpyro_params(mode)
-        fixed = {name: value for name, value in sites.items() if name not in free}
-        model = numpyro.handlers.condition(target.numpyro_model, data=fixed)
-        family = AutoLaplaceApproximation(
-            model,
-            init_loc_fn=init_to_value(values=sites),
-            hessian_fn=_hessian if covariance == "last_layer" else _hessian_diagonal,
-        )
-        params = _fit(model, family, init_key, 0, optimizer)
-        draws = family.sample_posterior(draw_key, params, sample_shape=(num_draws,))
-        # Where −log density curves down there is no Gaussian, and NumPyro's draws do not vary.
-        varies = jnp.any(jnp.stack([jnp.any(draws[name] != sites[name]) for name in draws]))
-        draws = {name: jnp.where(varies, draw, jnp.nan) for name, draw in draws.items()}
-        stay = {name: jnp.broadcast_to(v, (num_draws, *v.shape)) for name, v in fixed.items()}
-        # A product with the Hessian costs about two gradients.
-        spent = length.num_steps * batch_size + 2 * size * target.data_size
-        return _independent_draws(target, {**stay, **draws}, spent)
-
-    return Sampler(chain)
+    return target
 
 
-def _hmc_stats(state: Any, examples_per_gradient: float) -> dict[str, jax.Array]:
-    """Statistics of a step of HMC, by ArviZ's names."""
-    return {
-        "n_examples": state.num_steps * float(examples_per_gradient),
-        "logdensity": -state.potential_energy,
-        "acceptance_rate": state.accept_prob,
-        "n_steps": state.num_steps,
-        "diverging": state.diverging,
-        "energy": state.energy,
-        "step_size": state.adapt_state.step_size,
-    }
-
-
-def _warm_up_and_collect(
-    step: Callable[[Any], Any],
-    state: Any,
-    length: Length,
-    position: Callable[[Any], Any],
-    num_examples: float,
-) -> ChainDraws:
-    """NumPyro's kernels count their own warm-up: the steps are the same before and after it."""
-
-    def warm_up(carry: Any, _: None) -> Any:
-        state, count = carry
-        state, stats = step(state)
-        return (state, count + stats["n_examples"]), None
-
-    carry = state, jnp.asarray(num_examples, jnp.float32)
-    (state, spent), _ = jax.lax.scan(warm_up, carry, length=length.num_warmup)
-    return collect(step, state, length, position, spent)
-
-
-def _minibatch_model(target: "LogDensity", batch_size: int) -> Callable[[], None]:
-    return lambda: target.numpyro_model(batch_size)
-
-
-def _fit(
-    model: Callable[[], None],
-    guide: AutoGuide,
-    rng_key: jax.Array,
-    num_steps: int,
-    optimizer: optax.GradientTransformation,
-) -> dict[str, Any]:
-    """The guide's parameters after so many steps towards a higher evidence bound."""
-    engine = SVI(model, guide, optimizer, Trace_ELBO())
-    state = engine.init(rng_key)
-    state, _ = jax.lax.scan(lambda s, _: (engine.update(s)[0], None), state, length=num_steps)
-    return engine.get_params(state)
-
-
-def _mode(
-    target: "LogDensity",
-    rng_key: jax.Array,
-    position: Any,
-    num_steps: int,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-) -> Any:
-    """A MAP estimate: the position where a point-mass guide ends."""
-    model = _minibatch_model(target, batch_size)
-    guide = AutoDelta(model, init_loc_fn=init_to_value(values=target.numpyro_params(position)))
-    return target.numpyro_position(guide.median(_fit(model, guide, rng_key, num_steps, optimizer)))
-
-
-def _independent_draws(
-    target: "LogDensity", sites: dict[str, Any], num_examples: float
-) -> ChainDraws:
-    positions = target.numpyro_position(sites)
-    logdensity = jax.lax.map(target.logdensity_fn, positions)
-    counts = jnp.full(len(logdensity), float(num_examples), jnp.float32)
-    return ChainDraws(positions, {"logdensity": logdensity}, counts)
-
-
-def _last_layer(target: "LogDensity") -> set[str]:
-    """Sites of the last layer, by name, that holds a matrix."""
-    sites = list(target.numpyro_params(target.shapes).items())
-    found = {
-        layer: {sites[i][0] for i in members}
-        for layer, members in layers(target.shapes).items()
-        if any(sites[i][1].ndim >= 2 for i in members)
-    }
-    if not found:
-        raise InputError(
-            "no layer of the network holds a matrix, so none is its last; use covariance='diagonal'"
-        )
-    return found[max(found, key=_natural_order)]
-
-
-def _natural_order(name: str) -> list[Any]:
-    """Sorts Dense_10 behind Dense_9."""
-    return [
-        (part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name)
-    ]
-
-
-def _hessian(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """Row by row, so that its memory is that of a few gradients."""
-    return jax.lax.map(lambda v: jax.jvp(jax.grad(fn), (x,), (v,))[1], jnp.eye(len(x)))
-
-
-def _hessian_diagonal(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    def entry(v: jax.Array) -> jax.Array:
-        return jnp.vdot(v, jax.jvp(jax.grad(fn), (x,), (v,))[1])
-
-    return jnp.diag(jax.lax.map(entry, jnp.eye(len(x))))
-
-
-def _check(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not is_positive(number):
-            raise InputError(f"{name} is {number}; it must be positive and finite")
+def _info(state: Any, num_gradients: jax.Array) -> HMCInfo:
+    """Of a step of NumPyro's HMC."""
+    return HMCInfo(
+        logdensity=-state.potential_energy,
+        acceptance_rate=state.accept_prob,
+        n_steps=state.num_steps,
+        # A full tree of depth k has 2^k − 1 steps.
+        tree_depth=jnp.ceil(jnp.log2(state.num_steps + 1.0)).astype(jnp.int32),
+        diverging=state.diverging,
+        energy=state.energy,
+        step_size=state.adapt_state.step_size,
+        num_gradients=num_gradients,
+    )

@@ -1,14 +1,17 @@
-"""Optax optimisers behind the contract of `probbnn.samplers.base`: the point estimates."""
+"""Optax optimisers as kernels: point estimates."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import optax
 
-from probbnn.samplers.base import Kernel
+from probbnn.errors import one_of
+from probbnn.posterior.base import Posterior
+from probbnn.samplers.base import Kernel, Method, as_schedule, check_step_size
+from probbnn.types import Batch, Position, PRNGKey, PyTree, StepSize, ValueAndGrad
 
-__all__ = ["OptaxInfo", "OptaxState", "optimizer"]
+__all__ = ["MAP", "Ensemble", "OptaxInfo", "OptaxState", "optimizer"]
 
 
 class OptaxState(NamedTuple):
@@ -19,8 +22,8 @@ class OptaxState(NamedTuple):
         opt_state: the Optax optimiser's own state.
     """
 
-    position: Any
-    opt_state: Any
+    position: Position
+    opt_state: PyTree
 
 
 class OptaxInfo(NamedTuple):
@@ -36,7 +39,7 @@ class OptaxInfo(NamedTuple):
 
 
 def optimizer(
-    value_and_grad_estimator: Callable,
+    value_and_grad_estimator: ValueAndGrad,
     transformation: optax.GradientTransformation,
     data_size: int,
 ) -> Kernel:
@@ -52,11 +55,11 @@ def optimizer(
         data_size: N.
     """
 
-    def init_fn(position: Any, rng_key: jax.Array | None = None) -> OptaxState:
+    def init_fn(position: Position, rng_key: PRNGKey | None = None) -> OptaxState:
         return OptaxState(position, transformation.init(position))
 
     def step_fn(
-        rng_key: jax.Array, state: OptaxState, minibatch: Any
+        rng_key: PRNGKey, state: OptaxState, minibatch: Batch
     ) -> tuple[OptaxState, OptaxInfo]:
         value, grad = value_and_grad_estimator(state.position, minibatch)
         loss_grad = optax.tree.scale(-1 / data_size, grad)
@@ -65,3 +68,56 @@ def optimizer(
         return OptaxState(position, opt_state), OptaxInfo(value, optax.tree.norm(grad))
 
     return Kernel(init_fn, step_fn)
+
+
+@dataclass(frozen=True)
+class MAP(Method):
+    """Settings of a point estimate.
+
+    Attributes:
+        optimizer: ``"adam"``, ``"rmsprop"`` or any `optax.GradientTransformation`.
+        step_size: learning rate of the optimisers by name, or a schedule; a transformation has its
+            own.
+        eps: of the optimisers by name.
+
+    Raises:
+        InputError: if a setting is outside its range.
+    """
+
+    name = "map"
+    backend = "optax"
+    family = "optimisation"
+    summary = "point estimate of highest posterior density, by Adam or RMSprop"
+    point_estimate = True
+    default_chains = 1
+
+    optimizer: str | optax.GradientTransformation = "adam"
+    step_size: StepSize = 1e-3
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_step_size(self.step_size)
+        if isinstance(self.optimizer, str):
+            one_of(self.optimizer, ("adam", "rmsprop"), "optimizer")
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that climbs ``target``."""
+        return optimizer(target.value_and_grad_estimator, self._transformation(), target.data_size)
+
+    def _transformation(self) -> optax.GradientTransformation:
+        if not isinstance(self.optimizer, str):
+            return self.optimizer
+        rate = as_schedule(self.step_size)
+        if self.optimizer == "adam":
+            return optax.adam(rate, eps=self.eps)
+        # RMSprop as the field knows it: decay 0.9 and ε inside the square root.
+        return optax.rmsprop(rate, decay=0.9, eps=self.eps, eps_in_sqrt=True)
+
+
+@dataclass(frozen=True)
+class Ensemble(MAP):
+    """The same settings for a deep ensemble."""
+
+    name = "ensemble"
+    summary = "deep ensemble: point estimates from independent starts and minibatches"
+    default_chains = 4

@@ -7,14 +7,14 @@ training loss):
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from probbnn.errors import InputError
+from probbnn.types import Position, PyTree
 
-__all__ = ["RMSPreconditioner"]
+__all__ = ["RMSPreconditioner", "check_freeze"]
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,15 @@ class RMSPreconditioner:
                 f"freeze_after is {self.freeze_after}; the preconditioner needs at least one step"
             )
 
-    def init(self, position: Any) -> Any:
+    def init(self, position: Position) -> PyTree:
         """V = 0, a pytree like ``position``."""
         return jax.tree.map(jnp.zeros_like, position)
 
-    def is_frozen(self, step: Any) -> Any:
+    def is_frozen(self, step: jax.Array) -> jax.Array | bool:
         """Whether V stays as it is in step number ``step``, counted from 0."""
         return False if self.freeze_after is None else step >= self.freeze_after
 
-    def update(self, second_moment: Any, grad: Any, step: Any) -> Any:
+    def update(self, second_moment: PyTree, grad: PyTree, step: jax.Array) -> PyTree:
         """V after step number ``step``, which saw the gradient ``grad``."""
         frozen = self.is_frozen(step)
         return jax.tree.map(
@@ -66,7 +66,7 @@ class RMSPreconditioner:
             grad,
         )
 
-    def normaliser(self, num_steps: Any) -> Any:
+    def normaliser(self, num_steps: jax.Array) -> jax.Array | float:
         """What V is divided by after ``num_steps`` steps: the weight of what it has seen."""
         if not self.bias_correction:
             return 1.0
@@ -75,9 +75,23 @@ class RMSPreconditioner:
             num_averaged = jnp.minimum(num_averaged, self.freeze_after)
         return 1 - self.decay**num_averaged
 
-    def diagonal(self, second_moment: Any, num_steps: Any) -> Any:
+    def diagonal(self, second_moment: PyTree, num_steps: jax.Array) -> PyTree:
         """G after ``num_steps`` steps, a pytree like ``second_moment``."""
         normaliser = self.normaliser(num_steps)
         return jax.tree.map(
             lambda v: 1 / (self.damping + jnp.sqrt(v / normaliser)).astype(v.dtype), second_moment
         )
+
+
+def check_freeze(num_warmup: int) -> int:
+    """The steps after which the preconditioner freezes, if it does so after warm-up.
+
+    Raises:
+        InputError: if there are none.
+    """
+    if num_warmup == 0:
+        raise InputError(
+            "the preconditioner freezes after warm-up, and num_warmup is 0; give it some steps, "
+            "or freeze=False"
+        )
+    return num_warmup

@@ -10,8 +10,8 @@ for deep neural networks", algorithm 1. Their ε is 2h. They feed V with the *me
 whose scale λ is N times smaller than here: their λ = 1e-5 is λ = 0.6 for N = 60,000.
 
 For h → 0 the chain samples p(θ)^{1/T} if G is constant, that is, once the preconditioner is
-*frozen*. While G adapts, the drift lacks Γ_i = ∂G_i/∂θ_i and the law is biased, even with exact
-gradients. ``gamma`` adds it:
+*frozen*. While G adapts, the drift lacks Γ_i = ∂G_i/∂θ_i and the stationary distribution is biased,
+even with exact gradients. ``gamma`` adds it:
 
     D ← αD + (1−α) ∂g²/∂θ           Γ = −½G² D/√V
 
@@ -22,6 +22,7 @@ correction of a diffusion T·G is T·Γ.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -30,11 +31,13 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from probbnn.errors import InputError
-from probbnn.samplers.base import Kernel, StepInfo, StepSize, as_schedules
+from probbnn.posterior.base import Posterior
+from probbnn.samplers.base import Kernel, Method, StepInfo, as_schedules
 from probbnn.samplers.noise import normal_like
-from probbnn.samplers.preconditioners import RMSPreconditioner
+from probbnn.samplers.preconditioners import RMSPreconditioner, check_freeze
+from probbnn.types import Position, PRNGKey, PyTree, StepSize, ValueAndGrad
 
-__all__ = ["PSGLDInfo", "PSGLDState", "as_top_level_api", "build_kernel", "init", "psgld"]
+__all__ = ["PSGLD", "PSGLDInfo", "PSGLDState", "build_kernel", "init", "psgld"]
 
 Gamma = Literal["exact", "hutchinson"] | None
 
@@ -50,16 +53,16 @@ class PSGLDState(NamedTuple):
             like θ; an empty tuple without Γ.
     """
 
-    position: Any
-    second_moment: Any
+    position: Position
+    second_moment: PyTree
     step: jax.Array
-    slope: Any = ()
+    slope: PyTree = ()
 
 
 PSGLDInfo = StepInfo
 
 
-def init(position: Any, gamma: Gamma = None) -> PSGLDState:
+def init(position: Position, gamma: Gamma = None) -> PSGLDState:
     """The state of a chain that starts at ``position`` with V = 0 and D = 0."""
     zeros = jax.tree.map(jnp.zeros_like, position)
     step = jnp.zeros((), jnp.int32)
@@ -90,9 +93,9 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
         raise InputError(f"gamma is {gamma!r}; choose None, 'exact' or 'hutchinson'")
 
     def kernel(
-        rng_key: jax.Array,
+        rng_key: PRNGKey,
         state: PSGLDState,
-        value_and_grad_estimator: Callable,
+        value_and_grad_estimator: ValueAndGrad,
         minibatch: Any,
         step_size: Any,
         temperature: Any = 1.0,
@@ -103,7 +106,7 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
         second_moment = rms.update(state.second_moment, grad, step)
         preconditioner = rms.diagonal(second_moment, step + 1)
         drift = jax.tree.map(jnp.multiply, preconditioner, grad)
-        slope: Any = ()
+        slope: PyTree = ()
         if gamma is not None:
             hessian_diagonal = _HESSIAN_DIAGONALS[gamma](
                 probe_key, lambda theta: value_and_grad_estimator(theta, minibatch)[1], position
@@ -142,29 +145,102 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
     return kernel
 
 
-def as_top_level_api(
-    value_and_grad_estimator: Callable,
+@dataclass(frozen=True)
+class PSGLD(Method):
+    """Settings of pSGLD.
+
+    Attributes:
+        step_size: h, a positive number, or a schedule ``step -> h`` (any Optax schedule, or a
+            `Cyclical`).
+        temperature: T > 0; the stationary distribution is p(θ)^{1/T}.
+        decay: α, see `RMSPreconditioner`.
+        damping: λ.
+        bias_correction: whether V is divided by 1 − α^t.
+        gamma: see `build_kernel`.
+        freeze: keep the preconditioner as warm-up left it, which makes the stationary distribution
+            right.
+
+    Raises:
+        InputError: if a number is outside its range.
+    """
+
+    name = "psgld"
+    backend = "probbnn"
+    family = "SG-MCMC"
+    summary = "RMS-preconditioned SGLD (Li et al. 2016), preconditioner frozen after warm-up"
+
+    step_size: StepSize = 1e-3
+    temperature: float = 1.0
+    decay: float = 0.99
+    damping: float = 1.0
+    bias_correction: bool = True
+    gamma: Gamma = None
+    freeze: bool = True
+
+    def __post_init__(self) -> None:
+        self.kernel(lambda position, minibatch: (position, position))  # checks all settings
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``.
+
+        Raises:
+            InputError: if the preconditioner is to freeze after a warm-up of no step.
+        """
+        freeze_after = check_freeze(num_warmup) if self.freeze else None
+        return self.kernel(target.value_and_grad_estimator, freeze_after)
+
+    def kernel(
+        self, value_and_grad_estimator: ValueAndGrad, freeze_after: int | None = None
+    ) -> Kernel:
+        """The kernel for any estimate of a log density.
+
+        Args:
+            value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)``.
+            freeze_after: number of steps after which V, and so G, stays as it is; ``None``: never.
+        """
+        rms = RMSPreconditioner(self.decay, self.damping, self.bias_correction, freeze_after)
+        kernel = build_kernel(rms, self.gamma)
+        step_sizes, temperatures = as_schedules(self.step_size, self.temperature)
+
+        def init_fn(position: Position, rng_key: PRNGKey | None = None) -> PSGLDState:
+            return init(position, self.gamma)
+
+        def step_fn(
+            rng_key: PRNGKey, state: PSGLDState, minibatch: Any
+        ) -> tuple[PSGLDState, PSGLDInfo]:
+            h, t = step_sizes(state.step), temperatures(state.step)
+            return kernel(rng_key, state, value_and_grad_estimator, minibatch, h, t)
+
+        def noise_gain(state: PSGLDState) -> PyTree:
+            return optax.tree.scale(0.5, rms.diagonal(state.second_moment, state.step))
+
+        return Kernel(
+            init_fn,
+            step_fn,
+            noise_gain=noise_gain,
+            step_size=self.step_size,
+            temperature=self.temperature,
+            # What Γ costs beside the gradient depends on the network.
+            gradients_per_step=1 if self.gamma is None else None,
+        )
+
+
+def psgld(
+    value_and_grad_estimator: ValueAndGrad,
     step_size: StepSize,
     temperature: float = 1.0,
     *,
-    decay: float = 0.99,
-    damping: float = 1.0,
-    bias_correction: bool = True,
     freeze_after: int | None = None,
-    gamma: Gamma = None,
+    **settings: Any,
 ) -> Kernel:
     """The sampler: ``init(position)`` and ``step(rng_key, state, minibatch) -> (state, info)``.
 
     Args:
         value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
-        step_size: h, a positive number, or a schedule ``step -> h`` (any Optax schedule, or a
-            `Cyclical`).
-        temperature: T > 0; the target is p(θ)^{1/T}.
-        decay: see `RMSPreconditioner`; so the next three.
-        damping: λ.
-        bias_correction: whether V is divided by 1 − α^t.
+        step_size: h, a positive number, or a schedule ``step -> h``.
+        temperature: T > 0; the stationary distribution is p(θ)^{1/T}.
         freeze_after: number of steps after which V, and so G, stays as it is; ``None``: never.
-        gamma: see `build_kernel`.
+        **settings: the others of `PSGLD`.
 
     Raises:
         InputError: if a number is outside its range.
@@ -179,28 +255,8 @@ def as_top_level_api(
         >>> float(info.logdensity)
         -0.5
     """
-    rms = RMSPreconditioner(decay, damping, bias_correction, freeze_after)
-    kernel = build_kernel(rms, gamma)
-    step_sizes, temperatures = as_schedules(step_size, temperature)
-
-    def init_fn(position: Any, rng_key: jax.Array | None = None) -> PSGLDState:
-        return init(position, gamma)
-
-    def step_fn(
-        rng_key: jax.Array, state: PSGLDState, minibatch: Any
-    ) -> tuple[PSGLDState, PSGLDInfo]:
-        h, t = step_sizes(state.step), temperatures(state.step)
-        return kernel(rng_key, state, value_and_grad_estimator, minibatch, h, t)
-
-    def noise_gain(state: PSGLDState) -> Any:
-        return optax.tree.scale(0.5, rms.diagonal(state.second_moment, state.step))
-
-    # What Γ costs beside the gradient depends on the network.
-    gradients = 1 if gamma is None else None
-    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature, gradients)
-
-
-psgld = as_top_level_api
+    method = PSGLD.of({"step_size": step_size, "temperature": temperature, **settings})
+    return method.kernel(value_and_grad_estimator, freeze_after)
 
 
 def _gamma(g: jax.Array, v: jax.Array, slope: jax.Array) -> jax.Array:
@@ -209,7 +265,7 @@ def _gamma(g: jax.Array, v: jax.Array, slope: jax.Array) -> jax.Array:
     return jnp.where(root > 0, -0.5 * g**2 * slope / jnp.where(root > 0, root, 1.0), 0.0)
 
 
-def _exact_hessian_diagonal(rng_key: jax.Array, grad_fn: Callable, position: Any) -> Any:
+def _exact_hessian_diagonal(rng_key: PRNGKey, grad_fn: Callable, position: Position) -> PyTree:
     flat, unravel = ravel_pytree(position)
 
     def entry(basis_vector: jax.Array) -> jax.Array:
@@ -220,7 +276,7 @@ def _exact_hessian_diagonal(rng_key: jax.Array, grad_fn: Callable, position: Any
     return unravel(jax.lax.map(entry, jnp.eye(flat.size, dtype=flat.dtype)))
 
 
-def _hutchinson_hessian_diagonal(rng_key: jax.Array, grad_fn: Callable, position: Any) -> Any:
+def _hutchinson_hessian_diagonal(rng_key: PRNGKey, grad_fn: Callable, position: Position) -> PyTree:
     """Unbiased estimate z ∘ Hz with independent signs z (Bekas et al. 2007)."""
     leaves, structure = jax.tree.flatten(position)
     keys = jax.random.split(rng_key, len(leaves))

@@ -1,7 +1,7 @@
 """Stochastic gradient Hamiltonian Monte Carlo (SGHMC): Langevin dynamics with momentum.
 
 One step from (θ, u) with the gradient estimate g at θ, friction a and the diagonal preconditioner
-G (1 without one); u is the momentum in units in which its law is N(0, T):
+G (1 without one); u is the momentum in units in which it is N(0, T) distributed:
 
     u ← u + √(hG)·g                                        kick
     θ ← θ + ½√(hG)·u                                       half a drift
@@ -21,6 +21,7 @@ as much.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -28,17 +29,22 @@ import jax.numpy as jnp
 import optax
 
 from probbnn.errors import InputError
+from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import (
+    MEAN_LOSS_RATE,
     Kernel,
+    Method,
     MomentumStepInfo,
-    StepSize,
     as_schedules,
+    check_step_size,
+    check_temperature,
     kinetic_temperature,
 )
 from probbnn.samplers.noise import normal_like
-from probbnn.samplers.preconditioners import RMSPreconditioner
+from probbnn.samplers.preconditioners import RMSPreconditioner, check_freeze
+from probbnn.types import Position, PRNGKey, PyTree, StepSize, ValueAndGrad
 
-__all__ = ["SGHMCInfo", "SGHMCState", "as_top_level_api", "build_kernel", "init", "sghmc"]
+__all__ = ["SGHMC", "SGHMCInfo", "SGHMCState", "build_kernel", "init", "sghmc"]
 
 
 class SGHMCState(NamedTuple):
@@ -52,16 +58,16 @@ class SGHMCState(NamedTuple):
         step: number of steps taken, an int32 scalar.
     """
 
-    position: Any
-    momentum: Any
-    second_moment: Any
+    position: Position
+    momentum: PyTree
+    second_moment: PyTree
     step: jax.Array
 
 
 SGHMCInfo = MomentumStepInfo
 
 
-def init(position: Any, rms: RMSPreconditioner | None = None) -> SGHMCState:
+def init(position: Position, rms: RMSPreconditioner | None = None) -> SGHMCState:
     """The state of a chain that starts at ``position``, at rest."""
     return SGHMCState(
         position,
@@ -77,7 +83,8 @@ def build_kernel(friction: float = 0.1, rms: RMSPreconditioner | None = None) ->
     Args:
         friction: a in (0, 1], the part of the momentum that a step forgets; 1 − a is the
             "momentum" of an optimiser.
-        rms: the preconditioner's settings; ``None``: G = 1. While V adapts, the law is biased.
+        rms: the preconditioner's settings; ``None``: G = 1. While V adapts, the stationary
+            distribution is biased.
 
     Returns:
         ``kernel(rng_key, state, value_and_grad_estimator, minibatch, step_size, temperature=1.0)
@@ -90,12 +97,12 @@ def build_kernel(friction: float = 0.1, rms: RMSPreconditioner | None = None) ->
     """
     if not 0 < friction <= 1:
         raise InputError(f"friction is {friction}; it must be more than 0 and at most 1")
-    kept = 1 - friction
+    remaining = 1 - friction
 
     def kernel(
-        rng_key: jax.Array,
+        rng_key: PRNGKey,
         state: SGHMCState,
-        value_and_grad_estimator: Callable,
+        value_and_grad_estimator: ValueAndGrad,
         minibatch: Any,
         step_size: Any,
         temperature: Any = 1.0,
@@ -103,19 +110,19 @@ def build_kernel(friction: float = 0.1, rms: RMSPreconditioner | None = None) ->
         position, step = state.position, state.step
         value, grad = value_and_grad_estimator(position, minibatch)
         if rms is None:
-            second_moment: Any = ()
+            second_moment: PyTree = ()
             preconditioner = jax.tree.map(jnp.ones_like, position)
         else:
             second_moment = rms.update(state.second_moment, grad, step)
             preconditioner = rms.diagonal(second_moment, step + 1)
-        noise_scale = jnp.sqrt(temperature * (1 - kept**2))
+        noise_scale = jnp.sqrt(temperature * (1 - remaining**2))
 
         def move(theta: Any, u: Any, g: Any, grad: Any, xi: Any) -> tuple[Any, Any]:
-            pace = jnp.sqrt(step_size * g)
-            u = u + pace * grad
-            halfway = theta + 0.5 * pace * u
-            u = kept * u + noise_scale * xi
-            return (halfway + 0.5 * pace * u).astype(theta.dtype), u.astype(theta.dtype)
+            scale = jnp.sqrt(step_size * g)
+            u = u + scale * grad
+            halfway = theta + 0.5 * scale * u
+            u = remaining * u + noise_scale * xi
+            return (halfway + 0.5 * scale * u).astype(theta.dtype), u.astype(theta.dtype)
 
         noise = normal_like(rng_key, position)
         moved = jax.tree.map(move, position, state.momentum, preconditioner, grad, noise)
@@ -130,31 +137,127 @@ def build_kernel(friction: float = 0.1, rms: RMSPreconditioner | None = None) ->
     return kernel
 
 
-def as_top_level_api(
-    value_and_grad_estimator: Callable,
-    step_size: StepSize,
-    temperature: float = 1.0,
-    *,
-    friction: float = 0.1,
-    preconditioner: Literal["rms"] | None = None,
-    decay: float = 0.99,
-    damping: float = 1.0,
-    bias_correction: bool = True,
-    freeze_after: int | None = None,
-) -> Kernel:
-    """The sampler: ``init(position)`` and ``step(rng_key, state, minibatch) -> (state, info)``.
+@dataclass(frozen=True)
+class SGHMC(Method):
+    """Settings of SGHMC.
 
-    Args:
-        value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
+    Attributes:
         step_size: h, a positive number, or a schedule ``step -> h`` (any Optax schedule, or a
-            `Cyclical`).
-        temperature: T > 0; the target is p(θ)^{1/T}.
+            `Cyclical`); ``None``: 1e-3, or without preconditioner what moves as SGLD with 0.02/N.
+        temperature: T > 0; the stationary distribution is p(θ)^{1/T}.
         friction: a in (0, 1], the part of the momentum that a step forgets.
         preconditioner: ``None``, or ``"rms"`` for `RMSPreconditioner`, whose settings follow.
         decay: α.
         damping: λ.
         bias_correction: whether V is divided by 1 − α^t.
+        freeze: keep the preconditioner as warm-up left it, which makes the stationary distribution
+            right.
+
+    Raises:
+        InputError: if a number is outside its range.
+    """
+
+    name = "sghmc"
+    backend = "probbnn"
+    family = "SG-MCMC"
+    summary = "SGLD with momentum (Chen et al. 2014), RMS-preconditioned, any temperature"
+
+    step_size: StepSize | None = None
+    temperature: float = 1.0
+    friction: float = 0.1
+    preconditioner: Literal["rms"] | None = "rms"
+    decay: float = 0.99
+    damping: float = 1.0
+    bias_correction: bool = True
+    freeze: bool = True
+
+    def __post_init__(self) -> None:
+        if self.preconditioner not in (None, "rms"):
+            raise InputError(f"preconditioner is {self.preconditioner!r}; choose None or 'rms'")
+        check_step_size(self.step_size)
+        check_temperature(self.temperature)
+        build_kernel(self.friction, self._rms(None))  # checks the others
+
+    def default_step_size(self, data_size: int) -> float:
+        """The step size where it is ``None``, for N examples."""
+        if self.preconditioner is not None:
+            return 1e-3
+        return 2 * self.friction / (2 - self.friction) * MEAN_LOSS_RATE / data_size
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that samples ``target``.
+
+        Raises:
+            InputError: if the preconditioner is to freeze after a warm-up of no step.
+        """
+        freezes = self.freeze and self.preconditioner is not None
+        method = replace(self, step_size=self.settings(target.data_size)["step_size"])
+        return method.kernel(
+            target.value_and_grad_estimator, check_freeze(num_warmup) if freezes else None
+        )
+
+    def kernel(
+        self, value_and_grad_estimator: ValueAndGrad, freeze_after: int | None = None
+    ) -> Kernel:
+        """The kernel for any estimate of a log density; the step size must be given.
+
+        Args:
+            value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)``.
+            freeze_after: number of steps after which V, and so G, stays as it is; ``None``: never.
+        """
+        assert self.step_size is not None
+        rms = self._rms(freeze_after)
+        kernel = build_kernel(self.friction, rms)
+        step_sizes, temperatures = as_schedules(self.step_size, self.temperature)
+
+        def init_fn(position: Position, rng_key: PRNGKey | None = None) -> SGHMCState:
+            return init(position, rms)
+
+        def step_fn(
+            rng_key: PRNGKey, state: SGHMCState, minibatch: Any
+        ) -> tuple[SGHMCState, SGHMCInfo]:
+            h, t = step_sizes(state.step), temperatures(state.step)
+            return kernel(rng_key, state, value_and_grad_estimator, minibatch, h, t)
+
+        def noise_gain(state: SGHMCState) -> PyTree:
+            if rms is None:
+                diagonal = jax.tree.map(jnp.ones_like, state.position)
+            else:
+                diagonal = rms.diagonal(state.second_moment, state.step)
+            return optax.tree.scale((2 - self.friction) / (4 * self.friction), diagonal)
+
+        return Kernel(
+            init_fn,
+            step_fn,
+            noise_gain=noise_gain,
+            step_size=self.step_size,
+            temperature=self.temperature,
+        )
+
+    def _rms(self, freeze_after: int | None) -> RMSPreconditioner | None:
+        if self.preconditioner is None:
+            return None
+        return RMSPreconditioner(self.decay, self.damping, self.bias_correction, freeze_after)
+
+
+def sghmc(
+    value_and_grad_estimator: ValueAndGrad,
+    step_size: StepSize,
+    temperature: float = 1.0,
+    *,
+    preconditioner: Literal["rms"] | None = None,
+    freeze_after: int | None = None,
+    **settings: Any,
+) -> Kernel:
+    """The sampler: ``init(position)`` and ``step(rng_key, state, minibatch) -> (state, info)``.
+
+    Args:
+        value_and_grad_estimator: ``(position, minibatch) -> (value, gradient)`` of a log density.
+        step_size: h, a positive number, or a schedule ``step -> h``.
+        temperature: T > 0; the stationary distribution is p(θ)^{1/T}.
+        preconditioner: ``None``, or ``"rms"`` for `RMSPreconditioner`.
         freeze_after: number of steps after which V, and so G, stays as it is; ``None``: never.
+        **settings: the others of `SGHMC`.
 
     Raises:
         InputError: if a number is outside its range.
@@ -169,33 +272,5 @@ def as_top_level_api(
         >>> float(info.logdensity)
         -0.5
     """
-    if preconditioner not in (None, "rms"):
-        raise InputError(f"preconditioner is {preconditioner!r}; choose None or 'rms'")
-    rms = (
-        RMSPreconditioner(decay, damping, bias_correction, freeze_after)
-        if preconditioner == "rms"
-        else None
-    )
-    kernel = build_kernel(friction, rms)
-    step_sizes, temperatures = as_schedules(step_size, temperature)
-
-    def init_fn(position: Any, rng_key: jax.Array | None = None) -> SGHMCState:
-        return init(position, rms)
-
-    def step_fn(
-        rng_key: jax.Array, state: SGHMCState, minibatch: Any
-    ) -> tuple[SGHMCState, SGHMCInfo]:
-        h, t = step_sizes(state.step), temperatures(state.step)
-        return kernel(rng_key, state, value_and_grad_estimator, minibatch, h, t)
-
-    def noise_gain(state: SGHMCState) -> Any:
-        if rms is None:
-            diagonal = jax.tree.map(jnp.ones_like, state.position)
-        else:
-            diagonal = rms.diagonal(state.second_moment, state.step)
-        return optax.tree.scale((2 - friction) / (4 * friction), diagonal)
-
-    return Kernel(init_fn, step_fn, noise_gain, step_size, temperature)
-
-
-sghmc = as_top_level_api
+    named = {"step_size": step_size, "temperature": temperature, "preconditioner": preconditioner}
+    return SGHMC.of({**named, **settings}).kernel(value_and_grad_estimator, freeze_after)

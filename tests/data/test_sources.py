@@ -7,18 +7,19 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import probbnn as pb
-from probbnn.data import sources as minibatch
+from probbnn.data import sources
+from probbnn.data.sources import DeviceArrays
 
 
 def stream_of(rng_key, data_size, batch_size, num_steps):
     """Indices and masks, each ``(step, b)``: the data are their own indices."""
-    data = jnp.arange(data_size)
+    source = DeviceArrays(jnp.arange(data_size), jnp.arange(data_size))
 
     def step(stream, t):
-        stream, batch = minibatch.next_minibatch(stream, t, data, data)
+        stream, batch = source.next(stream, t)
         return stream, (batch.inputs, batch.targets, batch.mask)
 
-    stream = minibatch.init(rng_key, data_size, batch_size)
+    stream = source.init(rng_key, batch_size)
     return jax.lax.scan(step, stream, jnp.arange(num_steps, dtype=jnp.int32))[1]
 
 
@@ -67,4 +68,24 @@ def test_each_example_is_equally_likely_at_each_place():
 def test_a_batch_size_outside_the_data_is_refused(batch_size):
     message = f"batch_size is {batch_size} and the data have 23 examples; .* from 1 to 23"
     with pytest.raises(pb.InputError, match=message):
-        minibatch.init(jax.random.key(0), 23, batch_size)
+        DeviceArrays(jnp.zeros(23), jnp.zeros(23)).init(jax.random.key(0), batch_size)
+
+
+@pytest.mark.parametrize(("block_size", "num_blocks"), [(4, 6), (22, 2), (23, 1), (1, 23)])
+def test_blocks_have_every_example_once(monkeypatch, block_size, num_blocks):
+    monkeypatch.setattr(sources, "_BLOCK_SIZE", block_size)
+    source = DeviceArrays(jnp.arange(23), -jnp.arange(23))
+    assert source.num_blocks == num_blocks
+    blocks = [source.block(number) for number in range(num_blocks)]
+    assert len({block.inputs.shape for block in blocks}) == 1
+    masks = [np.ones(23, bool) if b.mask is None else np.asarray(b.mask) for b in blocks]
+    seen = [np.asarray(b.inputs)[mask] for b, mask in zip(blocks, masks, strict=True)]
+    assert_array_equal(np.concatenate(seen), np.arange(23))
+    for block in blocks:
+        assert_array_equal(block.targets, -block.inputs)
+
+
+def test_a_slice_gathers_without_a_copy_of_all():
+    source = DeviceArrays(jnp.arange(5), jnp.arange(5))
+    assert source.gather(slice(None)).inputs is source.inputs
+    assert_array_equal(source.gather(np.array([3, 1])).inputs, [3, 1])

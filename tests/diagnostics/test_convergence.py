@@ -97,7 +97,7 @@ def test_chains_that_stand_still_apart_have_no_finite_r_hat():
 @pytest.fixture(scope="module")
 def convergence(sampled, target, classes):
     probes = {"in": classes[0][:3], "out": classes[0][:2] + 9}
-    return pb.diagnose(sampled.to_datatree(target, probes, held_out=classes))
+    return pb.diagnose(pb.to_datatree(sampled, target, probes, held_out=classes))
 
 
 def test_a_tree_of_a_network_is_judged_by_its_function(convergence):
@@ -122,7 +122,7 @@ def test_every_diagnostic_says_what_it_means_and_what_to_do(convergence):
 
 
 def test_it_is_json_and_the_same_after_netcdf(sampled, target, classes, tmp_path):
-    tree = sampled.to_datatree(target, {"in": classes[0]}, held_out=classes)
+    tree = pb.to_datatree(sampled, target, {"in": classes[0]}, held_out=classes)
     content = json.dumps(pb.diagnose(tree).to_dict(), allow_nan=False)
     tree.to_netcdf(tmp_path / "draws.nc", engine="h5netcdf")
     with xr.open_datatree(tmp_path / "draws.nc", engine="h5netcdf") as back:

@@ -252,7 +252,7 @@ def run(digits, method="sghmc", num_meter_draws=100, **settings):
     settings = {"step_size": 1e-3, "batch_size": 200, "num_steps": 1_500, **settings}
     draws = pb.sample(jax.random.key(0), target, method, progress=False, **settings)
     measured = pb.measure_temperature(jax.random.key(1), target, draws, num_draws=num_meter_draws)
-    tree = draws.to_datatree(target, probes)
+    tree = pb.to_datatree(draws, target, probes)
     return tree, measured, pb.judge(pb.diagnose(tree), measured, draws.settings)
 
 

@@ -15,8 +15,9 @@ from targets import INPUTS, LABELS, ONE, PER_LEAF, TARGETS, TWO
 import probbnn as pb
 from probbnn.experiments import equality
 from probbnn.experiments.equality import MismatchError, check_equality
-from probbnn.posterior.base import Minibatch, Target
+from probbnn.posterior.base import Posterior
 from probbnn.samplers import from_numpyro as numpyro_backend
+from probbnn.types import Batch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -154,7 +155,7 @@ def swapped_leaves(target):
 
     def numpyro_position(sites):
         swapped = {"Dense_0.bias": sites["Dense_1.bias"], "Dense_1.bias": sites["Dense_0.bias"]}
-        return target.numpyro_position({**sites, **swapped})
+        return pb.to_numpyro(target).position({**sites, **swapped})
 
     changed.numpyro_position = numpyro_position
     return changed
@@ -173,32 +174,32 @@ def test_a_numpyro_model_of_another_posterior_is_found(change, monkeypatch):
 
 def test_a_forgotten_data_size_over_batch_size_is_found(gaussian, monkeypatch):
     def forgetful(self, position, minibatch):
-        log_probs = self.pointwise_loglikelihood_fn(position, Minibatch(*minibatch))
+        log_probs = self.pointwise_loglikelihood_fn(position, Batch(*minibatch))
         return self.logprior_fn(position) + log_probs.sum()
 
-    monkeypatch.setattr(Target, "logdensity_estimator", forgetful)
+    monkeypatch.setattr(Posterior, "logdensity_estimator", forgetful)
     assert disagreement(gaussian) == {"Optax and our kernels"}
 
 
 def test_a_mask_that_counts_is_found(gaussian, monkeypatch):
     """N/b with the b of the padded minibatch: only the ragged last one of an epoch is wrong."""
-    plain = Target.logdensity_estimator
+    plain = Posterior.logdensity_estimator
 
     def unmasked(self, position, minibatch):
-        return plain(self, position, Minibatch(*minibatch)._replace(mask=None))
+        return plain(self, position, Batch(*minibatch)._replace(mask=None))
 
-    monkeypatch.setattr(Target, "logdensity_estimator", unmasked)
+    monkeypatch.setattr(Posterior, "logdensity_estimator", unmasked)
     assert disagreement(gaussian) == {"Optax and our kernels"}
 
 
 def test_a_wrong_gradient_beside_a_right_value_is_found(gaussian, monkeypatch):
-    plain = Target.value_and_grad_estimator
+    plain = Posterior.value_and_grad_estimator
 
     def halved(self, position, minibatch):
         value, gradient = plain(self, position, minibatch)
         return value, jax.tree.map(lambda leaf: leaf * (1 + 1e-8), gradient)
 
-    monkeypatch.setattr(Target, "value_and_grad_estimator", halved)
+    monkeypatch.setattr(Posterior, "value_and_grad_estimator", halved)
     assert disagreement(gaussian) == {"Optax and our kernels"}
 
 

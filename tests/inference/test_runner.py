@@ -8,11 +8,12 @@ import numpy as np
 import optax
 import pytest
 from blackjax.base import SamplingAlgorithm
+from helpers import Examples, new_run, run_kernel
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
-from probbnn.inference import runner as chains
-from probbnn.inference.runner import DivergenceError, run_chains
+from probbnn.inference import plan
+from probbnn.inference.runner import DivergenceError, advance, finish, init_run
 from probbnn.samplers.from_optax import optimizer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -51,7 +52,7 @@ KEYS = kernel(lambda key, x, batch, t: jax.random.key_data(key))
 
 def run(algorithm, positions, seed=0, data=DATA, **settings):
     settings = {"batch_size": 5, "num_steps": 40, **settings}
-    return run_chains(jax.random.key(seed), algorithm, positions, data, data, **settings)
+    return run_kernel(jax.random.key(seed), algorithm, Examples(data), positions, **settings)
 
 
 def minibatches_of(num_chains=2, data_size=23, **settings):
@@ -59,7 +60,7 @@ def minibatches_of(num_chains=2, data_size=23, **settings):
     b = settings.get("batch_size", 5)
     start = jnp.zeros((num_chains, b)), jnp.zeros((num_chains, b), bool)
     data = jnp.arange(float(data_size))
-    return run(MINIBATCHES, start, data=data, **settings).positions
+    return run(MINIBATCHES, start, data=data, **settings)[0].positions
 
 
 START = jnp.zeros((3, 2))
@@ -68,7 +69,7 @@ START = jnp.zeros((3, 2))
 @pytest.fixture(scope="module")
 def walk():
     """Three random walks of 40 steps, every position kept."""
-    return run(WALK, START)
+    return run(WALK, START)[0]
 
 
 # How a run is cut has no influence on it
@@ -79,18 +80,17 @@ def walk():
     [
         ("_CHUNK_STEPS", 7),
         ("_CHUNK_SECONDS", 0.0),
-        ("_CHUNK_BYTES", 24 * 3),
     ],
 )
 def test_chunks_do_not_change_a_bit(monkeypatch, name, value, walk):
-    monkeypatch.setattr(chains, name, value)
-    result = run(WALK, START, num_warmup=5, thinning=3)
+    monkeypatch.setattr(plan, name, value)
+    result, state = run(WALK, START, num_warmup=5, thinning=3)
     # 35 steps after warm-up make 11 draws; two steps are left over.
     assert_array_equal(result.draw_steps, 5 + 3 * np.arange(1, 12))
     assert_array_equal(result.positions, walk.positions[:, result.draw_steps - 1])
     jax.tree.map(assert_array_equal, result.trace, walk.trace)
-    assert_array_equal(result.state.kernel.position, walk.positions[:, -1])
-    assert result.state.step == 40
+    assert_array_equal(state.positions, walk.positions[:, -1])
+    assert state.clock.step == 40
 
 
 @pytest.mark.parametrize(
@@ -104,44 +104,21 @@ def test_chunks_do_not_change_a_bit(monkeypatch, name, value, walk):
 def test_draws_are_the_positions_after_their_steps(
     num_steps, num_warmup, thinning, draw_steps, walk
 ):
-    result = run(WALK, START, num_steps=num_steps, num_warmup=num_warmup, thinning=thinning)
+    result, _ = run(WALK, START, num_steps=num_steps, num_warmup=num_warmup, thinning=thinning)
     assert_array_equal(result.draw_steps, draw_steps)
     assert_array_equal(result.positions, walk.positions[:, result.draw_steps - 1])
-    assert result.trace.logdensity.shape == (3, num_steps)
+    assert result.trace["logdensity"].shape == (3, num_steps)
 
 
 def test_the_trace_holds_what_each_step_saw(walk):
-    assert_allclose(walk.trace.logdensity[:, 0], 0)
-    assert_allclose(walk.trace.logdensity[:, 1:], walk.positions[:, :-1].sum(axis=-1), rtol=1e-5)
-
-
-def test_callbacks_see_the_asked_positions_and_change_nothing(walk):
-    seen = []
-
-    def callback(step, positions):
-        assert isinstance(positions, jax.Array)
-        seen.append((step, np.array(positions)))
-
-    result = run(
-        WALK, START, num_warmup=4, thinning=3, callback=callback, callback_steps=(25, 1, 4, 5, 40)
-    )
-    assert [step for step, _ in seen] == [1, 4, 5, 25, 40]
-    for step, positions in seen:
-        assert_array_equal(positions, walk.positions[:, step - 1])
-    assert_array_equal(result.positions, walk.positions[:, result.draw_steps - 1])
-    jax.tree.map(assert_array_equal, result.trace, walk.trace)
-
-
-def test_a_callback_may_keep_the_positions():
-    kept = []
-    run(WALK, START, callback=lambda step, x: kept.append(x), callback_steps=(3,))
-    np.asarray(kept[0])
+    assert_allclose(walk.trace["logdensity"][:, 0], 0)
+    assert_allclose(walk.trace["logdensity"][:, 1:], walk.positions[:, :-1].sum(axis=-1), rtol=1e-5)
 
 
 def test_the_callers_arrays_are_left_alone():
     positions = {"x": jnp.ones((2, 3)), "y": np.ones((2, 1), np.float32)}
     double = kernel(lambda key, x, batch, t: jax.tree.map(lambda leaf: 2 * leaf, x))
-    result = run(double, positions, num_steps=3)
+    result, _ = run(double, positions, num_steps=3)
     jax.tree.map(lambda leaf: assert_array_equal(leaf, 1), positions)
     assert_array_equal(result.positions["x"][..., 0], [[2, 4, 8]] * 2)
     assert_array_equal(DATA, np.arange(23))
@@ -151,19 +128,19 @@ def test_the_callers_arrays_are_left_alone():
 
 
 def test_a_key_fixes_everything_and_chains_differ(walk):
-    again = run(WALK, START)
+    again, _ = run(WALK, START)
     assert_array_equal(again.positions, walk.positions)
-    assert (run(WALK, START, seed=1).positions != walk.positions).all()
+    assert (run(WALK, START, seed=1)[0].positions != walk.positions).all()
     assert len(np.unique(walk.positions[:, 0])) == START.size
 
 
 def test_no_two_steps_chains_or_streams_share_a_key():
-    result = run(KEYS, jnp.zeros((3, 2), jnp.uint32))
-    streams = jax.random.key_data(result.state.stream.rng_key)
+    result, state = run(KEYS, jnp.zeros((3, 2), jnp.uint32))
+    streams = jax.random.key_data(state.stream.rng_key)
     epochs = jax.vmap(lambda key: jax.vmap(lambda e: jax.random.fold_in(key, e))(jnp.arange(8)))(
-        result.state.stream.rng_key
+        state.stream.rng_key
     )
-    used = [result.positions, jax.random.key_data(result.state.rng_key), streams]
+    used = [result.positions, jax.random.key_data(state.rng_key), streams]
     used.append(jax.random.key_data(epochs))
     keys = np.concatenate([np.asarray(x).reshape(-1, 2) for x in used])
     assert len(np.unique(keys, axis=0)) == len(keys) == 3 * (40 + 1 + 1 + 8)
@@ -189,12 +166,11 @@ def test_shared_minibatches_are_shared():
 def test_optimisers_from_one_start_stay_together_only_with_shared_minibatches(target, shared):
     position = target.init(jax.random.key(0))
     descent = optimizer(target.value_and_grad_estimator, optax.sgd(0.1), target.data_size)
-    result = run_chains(
+    result, _ = run_kernel(
         jax.random.key(1),
         descent,
+        target,
         jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), position),
-        target.inputs,
-        target.targets,
         batch_size=5,
         num_steps=4,
         shared_minibatches=shared,
@@ -215,7 +191,7 @@ def test_sharing_minibatches_correlates_chains(shared, low, high):
         scale = 200 / batch.mask.sum()
         return 0.0, -theta + scale * jnp.sum(jnp.where(batch.mask, batch.inputs - theta, 0))
 
-    result = run(
+    result, _ = run(
         pb.sgld(gaussian, 3e-3), jnp.zeros(2), data=data, num_steps=4000, shared_minibatches=shared
     )
     assert low < np.corrcoef(result.positions[:, 100:])[0, 1] < high
@@ -231,18 +207,16 @@ def jumping(steps):
 
 
 def test_a_diverging_chain_is_reported_by_chain_and_step(monkeypatch):
-    monkeypatch.setattr(chains, "_CHUNK_STEPS", 4)
+    monkeypatch.setattr(plan, "_CHUNK_STEPS", 4)
     with pytest.raises(DivergenceError) as caught:
         run(jumping([99, 13, 99]), jnp.arange(3.0))
     error = caught.value
     assert_array_equal(error.steps, [-1, 14, -1])
     assert "1 of 3 chains became non-finite (chain 1 at step 14); try a smaller" in str(error)
-    # Found within a chunk of four steps, and what came before is there.
-    kept = len(error.result.draw_steps)
-    assert 14 - 4 <= kept <= 14
-    assert_array_equal(error.result.draw_steps, np.arange(1, kept + 1))
-    assert_array_equal(error.result.positions, np.repeat([[0.0], [1], [2]], kept, axis=1))
-    assert error.result.trace.logdensity.shape == (3, kept)
+    # What all chains kept before that step is there.
+    assert_array_equal(error.draws.draw_steps, np.arange(1, 14))
+    assert_array_equal(error.draws.positions, np.repeat([[0.0], [1], [2]], 13, axis=1))
+    assert error.draws.trace["logdensity"].shape[0] == 3
 
 
 def test_many_diverging_chains_are_summed_up():
@@ -262,9 +236,9 @@ def test_a_start_that_is_not_finite_is_reported_at_step_zero(bad_start):
     assert_array_equal(bad_start.steps, [-1, 0])
 
 
-def test_divergence_in_the_first_chunk_gives_no_draws(bad_start):
-    assert bad_start.result.positions.shape == (2, 0, 1)
-    assert len(bad_start.result.draw_steps) == 0
+def test_divergence_at_the_start_gives_no_draws(bad_start):
+    assert bad_start.draws.positions.shape == (2, 0, 1)
+    assert len(bad_start.draws.draw_steps) == 0
 
 
 def test_divergence_in_the_last_step_is_reported():
@@ -293,24 +267,100 @@ def test_numbers_that_do_not_fit_are_refused(settings, message):
         run(WALK, START, **settings)
 
 
-def test_progress_bar_names_method_rate_and_log_density(monkeypatch):
-    class Bar:
-        def __init__(self, total, desc, unit, disable):
-            self.lines, self.total, self.count = [], total, 0
-            bars.append((self, desc, disable))
+# A run is its state
 
-        __enter__ = lambda self: self  # noqa: E731
-        __exit__ = lambda self, *_: None  # noqa: E731
 
-        def set_postfix_str(self, line, refresh):
-            self.lines.append(line)
+def test_a_run_goes_on_from_any_of_its_states(walk):
+    """The state leaves the device and comes back on the way."""
+    run = new_run(WALK, Examples(DATA), batch_size=5, num_steps=40)
+    state = init_run(jax.random.key(0), run, START)
+    while not run.is_finished(state):
+        state = advance(run, jax.tree.map(jnp.copy, state))
+    draws = finish(run, state)
+    assert_array_equal(draws.positions, walk.positions)
+    jax.tree.map(assert_array_equal, draws.trace, walk.trace)
 
-        def update(self, count):
-            self.count += count
 
-    bars = []
-    monkeypatch.setattr(chains, "tqdm", Bar)
-    run(WALK, START, description="walk")
-    ((bar, description, disable),) = bars
-    assert (description, disable, bar.total, bar.count) == ("walk", None, 40, 40)
-    assert bar.lines[0] == "log density 0"
+def test_what_is_kept_by_now_can_be_looked_at(monkeypatch, walk):
+    monkeypatch.setattr(plan, "_CHUNK_STEPS", 7)
+    run = new_run(WALK, Examples(DATA), batch_size=5, num_steps=40)
+    state = init_run(jax.random.key(0), run, START)
+    assert finish(run, state).num_draws == 0
+    while not run.is_finished(state):
+        state = advance(run, state)
+        step = int(state.clock.step)
+        draws = finish(run, state)
+        assert_array_equal(draws.positions, walk.positions[:, :step])
+        assert_array_equal(draws.trace["logdensity"], walk.trace["logdensity"][:, :step])
+        assert_array_equal(draws.trace_steps, np.arange(1, step + 1))
+        assert_array_equal(draws.draw_steps, np.arange(1, step + 1))
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_threads_give_what_a_batch_of_chains_gives(shared):
+    """Up to rounding: the two programs are compiled differently."""
+    settings = {"num_warmup": 5, "thinning": 3, "shared_minibatches": shared}
+    vectorized, last = run(WALK, START, **settings)
+    parallel, state = run(WALK, START, chain_method="parallel", **settings)
+    assert_allclose(parallel.positions, vectorized.positions, rtol=1e-5)
+    assert_allclose(parallel.trace["logdensity"], vectorized.trace["logdensity"], rtol=1e-4)
+    assert jax.tree.structure(state) == jax.tree.structure(last)
+    for one, other in zip(jax.tree.leaves(state[:6]), jax.tree.leaves(last[:6]), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+
+
+def test_a_long_trace_is_thinned_as_it_is_recorded():
+    every, _ = run(WALK, START, num_steps=1_000, num_warmup=999)
+    third, _ = run(WALK, START, num_steps=2_500, num_warmup=999, thinning=100)
+    assert_array_equal(every.trace_steps, np.arange(1, 1_001))
+    assert_array_equal(third.trace_steps, np.arange(1, 2_501, 3))
+    same = third.trace_steps <= 1_000
+    assert_array_equal(
+        third.trace["logdensity"][:, same],
+        every.trace["logdensity"][:, third.trace_steps[same] - 1],
+    )
+
+
+# Warm-up and what it leaves
+
+
+class Tuned(NamedTuple):
+    position: jax.Array
+    size: jax.Array
+    tuning: Any
+
+
+def adaptive():
+    """Steps of 1 in warm-up, which count themselves; then steps as large as that count."""
+
+    def init(position, rng_key=None):
+        return Tuned(position, jnp.zeros(()), jnp.zeros(()))
+
+    def adapt(rng_key, state, batch):
+        moved = state._replace(position=state.position + 1, tuning=state.tuning + 1)
+        return moved, Info(state.position.sum(), jnp.zeros(()))
+
+    def settle(state):
+        return Tuned(state.position, state.tuning, ())
+
+    def step(rng_key, state, batch):
+        return state._replace(position=state.position + state.size), Info(
+            state.position.sum(), jnp.zeros(())
+        )
+
+    return pb.Kernel(init, step, adapt, settle)
+
+
+@pytest.mark.parametrize("chain_method", ["vectorized", "parallel"])
+def test_warm_up_adapts_and_then_settles(chain_method):
+    draws, state = run(
+        adaptive(), jnp.arange(2.0), num_steps=9, num_warmup=6, chain_method=chain_method
+    )
+    assert_array_equal(draws.positions, [[12, 18, 24], [13, 19, 25]])
+    assert_array_equal(draws.trace["logdensity"][0], [0, 1, 2, 3, 4, 5, 6, 12, 18])
+    assert state.kernel.tuning == ()
+
+
+def test_without_warm_up_it_settles_at_the_start():
+    draws, _ = run(adaptive(), jnp.arange(2.0), num_steps=3)
+    assert_array_equal(draws.positions, [[0, 0, 0], [1, 1, 1]])

@@ -14,7 +14,7 @@ from probbnn.samplers.registry import find_method
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-# Those that take steps on minibatches; tests/test_samplers.py has the others.
+# Those that take steps on minibatches; tests/samplers/test_full_data.py has the others.
 KERNELS = [n for n, m in pb.METHODS.items() if m.family in ("optimisation", "SG-MCMC")]
 SHORT = {"num_steps": 6, "batch_size": 5, "progress": False}
 
@@ -39,8 +39,8 @@ def test_methods_are_registered_under_their_names_with_their_settings():
         assert find_method(name) is method
         assert method.name == name
         assert "\n" not in method.summary
-        assert ("step_size" in method.defaults) == (method.family != "MCMC")
-    assert pb.METHODS["psgld"].defaults["temperature"] == 1.0
+        assert ("step_size" in method.defaults()) == (method.family != "MCMC")
+    assert pb.METHODS["psgld"].defaults()["temperature"] == 1.0
     assert {n for n, m in pb.METHODS.items() if m.point_estimate} == {"map", "ensemble"}
 
 
@@ -53,7 +53,7 @@ def test_every_method_gives_finite_draws_and_says_how(target, by_method, name):
     assert draws.temperature == (None if point_estimate else 1.0)
     assert_array_equal(draws.draw_steps, [6] if point_estimate else [4, 5, 6])
     assert draws.settings.items() >= {"num_steps": 6, "batch_size": 5, "num_chains": 1}.items()
-    assert draws.settings.keys() >= pb.METHODS[name].defaults.keys()
+    assert draws.settings.keys() >= pb.METHODS[name].defaults().keys()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(draws.positions))
     target.check_position(jax.tree.map(lambda leaf: leaf[0, 0], draws.positions))
     stats = {"logdensity", "grad_norm"}
@@ -101,13 +101,13 @@ def test_stats_belong_to_the_draw_itself(target):
     assert_array_equal(stats[:, -1], stats[:, -2])
 
 
-def test_freezing_starts_after_warm_up(target, monkeypatch):
+@pytest.mark.parametrize("method", ["psgld", "sghmc"])
+@pytest.mark.parametrize(("freeze", "freeze_after"), [(True, 7), (False, None)])
+def test_freezing_starts_after_warm_up(target, monkeypatch, method, freeze, freeze_after):
     built = []
-    monkeypatch.setattr("probbnn.samplers.psgld.psgld", lambda *_, **kw: built.append(kw))
-    method = pb.METHODS["psgld"]
-    method.build(target, 7, {})
-    method.build(target, 7, {"freeze": False})
-    assert [settings["freeze_after"] for settings in built] == [7, None]
+    monkeypatch.setattr(pb.METHODS[method], "kernel", lambda *arguments: built.append(arguments))
+    pb.METHODS[method](freeze=freeze, step_size=1e-3).build(target, num_warmup=7, batch_size=5)
+    assert built[-1][-1] == freeze_after
 
 
 def test_temperature_reaches_the_kernel_and_the_draws(sampled):
@@ -146,6 +146,72 @@ def test_a_kernel_in_blackjaxs_form_is_run_as_it_is(target):
     assert draws.sample_stats["momentum_norm"].shape == (4, 4)
     with pytest.raises(pb.InputError, match="settings step_size were given beside a ready-made"):
         sample(target, kernel, step_size=0.1)
+
+
+# What a user sees on the way
+
+
+def test_callbacks_see_the_asked_positions_and_change_nothing(target):
+    every = sample(target, num_chains=2, num_steps=40, num_warmup=0, thinning=1)
+    seen = []
+
+    def callback(step, positions):
+        assert isinstance(jax.tree.leaves(positions)[0], jax.Array)
+        seen.append((step, positions))  # and may keep them
+
+    steps = (25, 1, 4, 5, 40)
+    draws = sample(
+        target,
+        num_chains=2,
+        num_steps=40,
+        num_warmup=4,
+        thinning=3,
+        callback=callback,
+        callback_steps=steps,
+    )
+    assert [step for step, _ in seen] == sorted(steps)
+    for step, positions in seen:
+        jax.tree.map(
+            lambda x, kept, s=step: assert_array_equal(x, kept[:, s - 1]),
+            positions,
+            every.positions,
+        )
+    jax.tree.map(
+        lambda x, kept: assert_array_equal(x, kept[:, draws.draw_steps - 1]),
+        draws.positions,
+        every.positions,
+    )
+
+
+def test_progress_bar_names_the_method_and_counts_steps(target, monkeypatch):
+    class Bar:
+        def __init__(self, total, desc, unit, disable):
+            self.count = 0
+            bars.append((self, total, desc, disable))
+
+        __enter__ = lambda self: self  # noqa: E731
+        __exit__ = lambda self, *_: None  # noqa: E731
+
+        def update(self, count):
+            self.count += count
+
+    bars = []
+    monkeypatch.setattr("probbnn.inference.sample.tqdm", Bar)
+    sample(target, progress=True)
+    ((bar, total, description, disable),) = bars
+    assert (bar.count, total, description, disable) == (6, 6, "sgld", None)
+
+
+def test_a_second_run_of_equal_shapes_compiles_nothing(classes):
+    target = pb.LogDensity(pb.MLP(hidden=(5,), num_outputs=4), classes)
+    first = sample(target, "psgld", decay=0.9)
+    second = sample(target, pb.PSGLD(decay=0.9))
+    assert second.compile_seconds < 0.1 * first.compile_seconds
+    jax.tree.map(assert_array_equal, first.positions, second.positions)
+    other = sample(target, "psgld", decay=0.5)
+    assert not np.array_equal(
+        other.positions["Dense_0"]["kernel"], first.positions["Dense_0"]["kernel"]
+    )
 
 
 # Starting positions

@@ -26,8 +26,7 @@ from numpyro.infer.util import log_density, potential_energy
 from scipy import stats
 
 import probbnn as pb
-from probbnn.data import sources as minibatch
-from probbnn.posterior import base as target_module
+from probbnn.data import sources
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -197,7 +196,7 @@ def test_prior_and_likelihood_are_scipys():
     loglikelihoods = stats.norm.logpdf(Y, X @ w, noise)
     CLOSE(target.logprior_fn(position), prior)
     for rows in ([3], [5, 2, 2], np.arange(N)[::-1], [*range(N), 4]):
-        batch = pb.Minibatch(jnp.array(rows), jnp.array(rows))
+        batch = pb.Batch(jnp.array(rows), jnp.array(rows))
         values = target.pointwise_loglikelihood_fn(position, batch)
         CLOSE(values, loglikelihoods[np.array(rows)])
 
@@ -223,11 +222,11 @@ def test_any_order_of_rows_gives_their_log_likelihoods(model):
     target = target_of(model)
     position = random_position(target)
     pointwise = jax.jit(target.pointwise_loglikelihood_fn)
-    each = np.array([pointwise(position, pb.Minibatch(i, i))[0] for i in np.arange(N)[:, None]])
+    each = np.array([pointwise(position, pb.Batch(i, i))[0] for i in np.arange(N)[:, None]])
     assert np.ptp(each) > 0
     for length in (1, 4, N - 1, N, N + 5):
         rows = np.random.default_rng(length).integers(N, size=length)
-        CLOSE(pointwise(position, pb.Minibatch(rows, rows)), each[rows])
+        CLOSE(pointwise(position, pb.Batch(rows, rows)), each[rows])
 
 
 @pytest.mark.parametrize("rows", [None, 1, N])
@@ -256,7 +255,7 @@ def test_arguments_by_name_reach_the_model():
 
 def test_indices_count_from_0_to_n():
     target = target_of(regression)
-    for indices in (target.inputs, target.targets):
+    for indices in (target.data.inputs, target.data.targets):
         assert indices.dtype == np.int32
         assert list(indices) == list(range(N))
     assert (target.data_size, target.plate, target.sites) == (N, "data", ["w", "noise"])
@@ -266,7 +265,9 @@ def test_numpyro_does_not_warn_of_minibatches():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         target = pb.from_numpyro(regression, X, Y, 7)
-        target.grad_estimator(random_position(target), (target.inputs[:3], target.inputs[:3]))
+        target.grad_estimator(
+            random_position(target), (target.data.inputs[:3], target.data.inputs[:3])
+        )
 
 
 def test_importing_the_library_does_not_import_numpyro():
@@ -281,9 +282,9 @@ def epoch_of(target, batch_size):
     """The minibatches of one epoch, stacked."""
 
     def step(stream, t):
-        return minibatch.next_minibatch(stream, t, target.inputs, target.targets)
+        return target.data.next(stream, t)
 
-    stream = minibatch.init(jax.random.key(0), target.data_size, batch_size)
+    stream = target.data.init(jax.random.key(0), batch_size)
     return jax.lax.scan(step, stream, jnp.arange(-(-target.data_size // batch_size)))[1]
 
 
@@ -305,7 +306,7 @@ def test_blocks_do_not_change_the_log_density(monkeypatch, block_size):
     target = target_of(regression)
     position = random_position(target)
     whole = target.logdensity_fn(position)
-    monkeypatch.setattr(target_module, "_BLOCK_SIZE", block_size)
+    monkeypatch.setattr(sources, "_BLOCK_SIZE", block_size)
     CLOSE(target.logdensity_fn(position), whole)
 
 
@@ -323,9 +324,9 @@ def test_masked_rows_count_for_nothing_even_without_density():
     assert np.isnan(jax.jit(target.logdensity_fn)(position))
     rows, mask = jnp.array([5, 2, 5, 4]), jnp.array([False, True, False, True])
     estimate = jax.jit(target.value_and_grad_estimator)
-    masked = estimate(position, pb.Minibatch(rows, rows, mask))
+    masked = estimate(position, pb.Batch(rows, rows, mask))
     jax.tree.map(CLOSE, masked, estimate(position, (rows[mask], rows[mask])))
-    values = target.pointwise_loglikelihood_fn(position, pb.Minibatch(rows, rows, mask))
+    values = target.pointwise_loglikelihood_fn(position, pb.Batch(rows, rows, mask))
     assert list(values == 0) == [True, False, True, False]
 
 
@@ -424,7 +425,7 @@ def test_draws_are_measured_and_converted():
     )
     meters = pb.measure_temperature(jax.random.key(1), target, draws)
     assert set(meters.gradient_noise_by_layer) == {"w", "noise"}
-    tree = draws.to_datatree(target)
+    tree = pb.to_datatree(draws, target)
     first = jax.tree.map(lambda leaf: leaf[1, 2], draws.positions)
     CLOSE(tree["posterior"]["log_density"][1, 2], target.logdensity_fn(first))
 
@@ -496,8 +497,8 @@ def test_minibatch_chains_have_the_exact_law_of_conjugate_regression(entry):
             laws.REGRESSION,
             name="NumPyro regression",
             estimator=estimator,
-            inputs=target.inputs,
-            targets=target.targets,
+            inputs=target.data.inputs,
+            targets=target.data.targets,
         )
         laws.check(laws.Case(entry, ours, tolerance=0.02).quantities(), 0.02)
 
@@ -698,4 +699,4 @@ def test_what_has_no_minibatches_is_refused_in_one_clear_line(model, args, messa
 def test_a_minibatch_of_data_instead_of_indices_is_refused(inputs):
     target = target_of(regression)
     with pytest.raises(pb.InputError, match=r"they are the indices of rows, integers"):
-        target.pointwise_loglikelihood_fn(random_position(target), pb.Minibatch(inputs, inputs))
+        target.pointwise_loglikelihood_fn(random_position(target), pb.Batch(inputs, inputs))

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, Predictive
 from numpyro.infer.util import log_density
-from targets import INPUTS, ONE, PER_LEAF, TARGETS
+from targets import INPUTS, ONE, PER_LEAF, TARGETS, small
 
 import probbnn as pb
 
@@ -55,13 +55,13 @@ def joint_density(model, sites, *args):
 
 
 def test_every_leaf_is_one_sampled_site(each):
-    trace = trace_of(each.numpyro_model)
+    trace = trace_of(pb.to_numpyro(each))
     sampled = {
         name: site["value"].shape
         for name, site in trace.items()
         if site["type"] == "sample" and not site["is_observed"]
     }
-    shapes = {name: leaf.shape for name, leaf in each.numpyro_params(each.shapes).items()}
+    shapes = {name: leaf.shape for name, leaf in pb.to_numpyro(each).params(each.shapes).items()}
     assert sampled == shapes
     assert len(sampled) == len(jax.tree.leaves(each.shapes))
     assert set(trace) == {*sampled, "examples", "targets"}
@@ -94,13 +94,13 @@ def test_every_leaf_is_one_sampled_site(each):
 )
 def test_sites_are_called_by_their_dotted_paths(name, sites):
     target = TARGETS[name]()
-    assert sorted(target.numpyro_params(target.shapes)) == sites.split()
+    assert sorted(pb.to_numpyro(target).params(target.shapes)) == sites.split()
 
 
 def test_a_site_holds_the_leaf_that_it_is_called_by():
     target = TARGETS["NNX unusual"]()
     position = from_prior(target)
-    sites = target.numpyro_params(position)
+    sites = pb.to_numpyro(target).params(position)
     assert sites["layers.1.kernel"] is position["layers"][1]["kernel"]
     assert sites["layers.0.bias"] is position["layers"][0]["bias"]
     assert sites["named.block.scale"] is position["named"]["block/scale"]
@@ -116,26 +116,26 @@ def test_there_and_back_is_the_same_position(each, batch):
     position = jax.tree.map(
         lambda leaf: np.random.default_rng(0).normal(size=(*batch, *leaf.shape)), each.shapes
     )
-    sites = each.numpyro_params(position)
+    sites = pb.to_numpyro(each).params(position)
     shuffled = dict(sorted(sites.items(), reverse=True))
-    back = each.numpyro_position({"something else": np.zeros(2), **shuffled})
+    back = pb.to_numpyro(each).position({"something else": np.zeros(2), **shuffled})
     assert jax.tree.structure(back) == jax.tree.structure(position)
     jax.tree.map(assert_array_equal, back, position)
 
 
 def test_a_missing_site_is_named(gaussian):
-    sites = gaussian.numpyro_params(from_prior(gaussian))
+    sites = pb.to_numpyro(gaussian).params(from_prior(gaussian))
     del sites["Dense_1.bias"]
     with pytest.raises(pb.InputError, match=r"site Dense_1.bias is not among Dense_0.bias") as one:
-        gaussian.numpyro_position(sites)
+        pb.to_numpyro(gaussian).position(sites)
     with pytest.raises(pb.InputError, match="is not among no sites") as other:
-        gaussian.numpyro_position({})
+        pb.to_numpyro(gaussian).position({})
     assert "\n" not in str(one.value) + str(other.value)
 
 
 def test_a_position_of_another_network_is_refused(gaussian):
     with pytest.raises(pb.InputError, match="the position has the structure"):
-        gaussian.numpyro_params({"Dense_0": from_prior(gaussian)["Dense_0"]})
+        pb.to_numpyro(gaussian).params({"Dense_0": from_prior(gaussian)["Dense_0"]})
 
 
 # Densities
@@ -144,18 +144,18 @@ def test_a_position_of_another_network_is_refused(gaussian):
 def test_the_joint_density_is_the_log_density_and_estimates_are_our_estimates(each):
     """On the same indices, which NumPyro would draw itself."""
     position, index = from_prior(each), np.array([5, 0, 17, 9, 22, 3])
-    minibatch = pb.Minibatch(each.inputs[index], each.targets[index])
-    sites = each.numpyro_params(position)
-    whole = joint_density(each.numpyro_model, sites)
+    minibatch = pb.Batch(each.data.inputs[index], each.data.targets[index])
+    sites = pb.to_numpyro(each).params(position)
+    whole = joint_density(pb.to_numpyro(each), sites)
     assert_allclose(whole, jax.jit(each.logdensity_fn)(position), rtol=1e-5)
-    some = joint_density(each.numpyro_model, {**sites, "examples": index}, len(index))
+    some = joint_density(pb.to_numpyro(each), {**sites, "examples": index}, len(index))
     assert_allclose(some, jax.jit(each.logdensity_estimator)(position, minibatch), rtol=1e-5)
     assert abs(some - whole) > 2e-5 * abs(whole)  # or the two could be taken for each other
 
 
 def test_subsamples_are_random_and_without_replacement(gaussian):
     def indices(key):
-        trace = handlers.trace(handlers.seed(gaussian.numpyro_model, key)).get_trace(7)
+        trace = handlers.trace(handlers.seed(pb.to_numpyro(gaussian), key)).get_trace(7)
         return trace["examples"]["value"]
 
     drawn = jax.jit(jax.vmap(indices))(jax.random.split(jax.random.key(0), 50))
@@ -167,7 +167,7 @@ def test_subsamples_are_random_and_without_replacement(gaussian):
 
 def test_a_subsample_of_all_is_no_subsample(gaussian):
     position = from_prior(gaussian)
-    value = joint_density(gaussian.numpyro_model, gaussian.numpyro_params(position), 23)
+    value = joint_density(pb.to_numpyro(gaussian), pb.to_numpyro(gaussian).params(position), 23)
     assert_allclose(value, gaussian.logdensity_fn(position), rtol=1e-5)
 
 
@@ -176,8 +176,8 @@ def test_the_model_samples_its_prior():
     target = TARGETS["scale per leaf"]()
 
     def draw(key):
-        trace = handlers.trace(handlers.seed(target.numpyro_model, key)).get_trace()
-        return target.numpyro_position({name: site["value"] for name, site in trace.items()})
+        trace = handlers.trace(handlers.seed(pb.to_numpyro(target), key)).get_trace()
+        return pb.to_numpyro(target).position({name: site["value"] for name, site in trace.items()})
 
     position = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 2_000))
     for leaf, scale in zip(jax.tree.leaves(position), jax.tree.leaves(PER_LEAF), strict=True):
@@ -193,7 +193,7 @@ def mcmc(gaussian):
     """A user's own run, of two chains, around the model with something of their own in it."""
 
     def model():
-        gaussian.numpyro_model()
+        pb.to_numpyro(gaussian)()
         numpyro.sample("mine", numpyro.distributions.Normal(3.0, 0.1))
 
     starts = jax.vmap(gaussian.init)(jax.random.split(jax.random.key(0)))
@@ -206,13 +206,13 @@ def mcmc(gaussian):
         progress_bar=False,
     )
     mine = {"mine": jnp.array([2.9, 3.1])}
-    mcmc.run(jax.random.key(1), init_params={**gaussian.numpyro_params(starts), **mine})
+    mcmc.run(jax.random.key(1), init_params={**pb.to_numpyro(gaussian).params(starts), **mine})
     return mcmc
 
 
 def test_a_users_mcmc_runs_on_the_model(gaussian, mcmc):
     samples = mcmc.get_samples(group_by_chain=True)
-    positions = gaussian.numpyro_position(samples)
+    positions = pb.to_numpyro(gaussian).position(samples)
     gaussian.check_position(jax.tree.map(lambda leaf: leaf[0, 0], positions))
     assert positions["Dense_0"]["kernel"].shape == (2, 20, 3, 5)
     kernel = positions["Dense_0"]["kernel"]
@@ -226,9 +226,9 @@ def test_a_users_mcmc_runs_on_the_model(gaussian, mcmc):
 
 def test_predictive_gives_what_the_network_says_with_its_noise(gaussian, mcmc):
     samples = {name: x for name, x in mcmc.get_samples().items() if name != "mine"}
-    replicate = Predictive(handlers.uncondition(gaussian.numpyro_model), samples)
+    replicate = Predictive(handlers.uncondition(pb.to_numpyro(gaussian)), samples)
     drawn = replicate(jax.random.key(2))["targets"]
-    means = jax.vmap(gaussian.apply, (0, None))(gaussian.numpyro_position(samples), INPUTS)
+    means = jax.vmap(gaussian.apply, (0, None))(pb.to_numpyro(gaussian).position(samples), INPUTS)
     assert drawn.shape == means.shape == (40, 23, 1)
     noise = (drawn - means) / 0.3
     # 920 standard normals: 4.5 standard errors, 7 in 10⁶ times each.
@@ -239,19 +239,78 @@ def test_predictive_gives_what_the_network_says_with_its_noise(gaussian, mcmc):
 @pytest.mark.skipif(not az.__version__.startswith("0."), reason="ArviZ 1.x names groups anew")
 def test_arviz_takes_the_run(gaussian, mcmc):
     data = az.from_numpyro(mcmc, log_likelihood=True)
-    assert set(data.posterior.data_vars) == {*gaussian.numpyro_params(gaussian.shapes), "mine"}
+    assert set(data.posterior.data_vars) == {
+        *pb.to_numpyro(gaussian).params(gaussian.shapes),
+        "mine",
+    }
     assert data.posterior["Dense_0.kernel"].shape == (2, 20, 3, 5)
     assert_array_equal(data.observed_data["targets"].to_numpy().ravel(), ONE)
-    positions = gaussian.numpyro_position(mcmc.get_samples(group_by_chain=True))
+    positions = pb.to_numpyro(gaussian).position(mcmc.get_samples(group_by_chain=True))
     one = jax.tree.map(lambda leaf: leaf[1, 7], positions)
-    exact = gaussian.pointwise_loglikelihood_fn(one, pb.Minibatch(INPUTS, ONE))
+    exact = gaussian.pointwise_loglikelihood_fn(one, pb.Batch(INPUTS, ONE))
     assert_allclose(data.log_likelihood["targets"][1, 7], exact, rtol=1e-4, atol=1e-4)
     assert np.isfinite(az.loo(data, var_name="targets").elpd_loo)
 
 
+def test_a_batch_that_somebody_chose_is_a_factor(each):
+    """What SVI and Laplace fit to: the minibatches of our own streams, padding left out."""
+    position, index = from_prior(each), np.array([5, 0, 17, 9])
+    batch = each.data.gather(index)._replace(mask=np.array([True, True, True, False]))
+    model = pb.to_numpyro(each)
+    found = jax.jit(lambda p: log_density(model, (), {"batch": batch}, p)[0])(
+        model.params(position)
+    )
+    assert_allclose(found, jax.jit(each.logdensity_estimator)(position, batch), rtol=1e-5)
+
+
+class Cauchy(pb.Prior):
+    """A prior of one's own that NumPyro knows nothing of."""
+
+    def log_prob(self, network, **own):
+        leaves = jax.tree.leaves(network)
+        return -sum(jnp.log(np.pi * (1 + leaf**2)).sum() for leaf in leaves)
+
+    def sample(self, rng_key, shapes):
+        raise NotImplementedError
+
+    def check(self, shapes):
+        pass
+
+
+class OwnNoise(pb.Likelihood):
+    """Parameters and a prior of them that NumPyro knows nothing of."""
+
+    def parameters(self):
+        return {"log_noise": jnp.zeros(2)}
+
+    def log_prior(self, **own):
+        return -jnp.abs(own["log_noise"]).sum()
+
+    def log_prob(self, outputs, targets, **own):
+        return -jnp.abs(outputs[:, 0] - targets) * jnp.exp(own["log_noise"].sum())
+
+    def check(self, output_shape, targets):
+        pass
+
+
+@pytest.mark.parametrize("likelihood", [pb.Gaussian(0.3), OwnNoise()], ids=["Gaussian", "own"])
+def test_priors_of_ones_own_are_factors_of_the_same_density(likelihood):
+    target = pb.LogDensity(
+        small(num_outputs=1), (INPUTS, ONE), likelihood=likelihood, prior=Cauchy()
+    )
+    position, model = from_prior(target), pb.to_numpyro(target)
+    value = joint_density(model, model.params(position))
+    assert_allclose(value, target.logdensity_fn(position), rtol=1e-5)
+    network = target.split(position).network
+    exact = -sum(np.log(np.pi * (1 + x.astype(float) ** 2)).sum() for x in jax.tree.leaves(network))
+    if likelihood.parameters():
+        exact -= np.abs(position["log_noise"]).sum()
+    assert_allclose(target.logprior_fn(position), exact, rtol=1e-5)
+
+
 def test_a_likelihood_of_ones_own_is_a_factor():
     target = TARGETS["own likelihood"]()
-    site = trace_of(target.numpyro_model)["targets"]
+    site = trace_of(pb.to_numpyro(target))["targets"]
     assert isinstance(site["fn"], numpyro.distributions.Unit)
     assert [frame.name for frame in site["cond_indep_stack"]] == ["examples"]
     assert site["fn"].batch_shape == (23,)

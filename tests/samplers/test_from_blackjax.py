@@ -21,7 +21,7 @@ def position(target):
 
 @pytest.fixture(scope="module")
 def batch(classes):
-    return pb.Minibatch(classes[0][:7], classes[1][:7])
+    return pb.Batch(classes[0][:7], classes[1][:7])
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_adam_finds_the_posterior_mode_of_a_linear_regression(values, linear_reg
 
 
 def test_any_optax_optimiser_is_taken_as_it_is(target, position, batch):
-    built = pb.METHODS["map"].build(target, 0, {"optimizer": optax.sgd(0.5)})
+    built = pb.METHODS["map"](optimizer=optax.sgd(0.5)).build(target, num_warmup=0, batch_size=5)
     by_hand = optimizer(target.value_and_grad_estimator, optax.sgd(0.5), target.data_size)
     one, other = (
         jax.jit(o.step)(jax.random.key(0), o.init(position), batch)[0].position
@@ -95,4 +95,4 @@ def test_any_optax_optimiser_is_taken_as_it_is(target, position, batch):
 
 def test_unknown_optimizers_are_refused(target):
     with pytest.raises(pb.InputError, match="adma.*adam"):
-        pb.METHODS["map"].build(target, 0, {"optimizer": "adma"})
+        pb.METHODS["map"](optimizer="adma")

@@ -131,11 +131,11 @@ def random_subset(key, step, y):
     """B of the N examples, all subsets alike, and a padding row that must not count."""
     subset = SUBSETS[jax.random.randint(jax.random.fold_in(key, step), (), 0, len(SUBSETS))]
     rows = jnp.append(subset, 0)
-    return key, pb.Minibatch(INPUTS[rows], y[rows], jnp.arange(B + 1) < B)
+    return key, pb.Batch(INPUTS[rows], y[rows], jnp.arange(B + 1) < B)
 
 
 def all_examples(key, step, y):
-    return key, pb.Minibatch(INPUTS, y)
+    return key, pb.Batch(INPUTS, y)
 
 
 def from_stream(stream, step, y):

@@ -223,7 +223,7 @@ def notebook():
 def batches(target, num_steps):
     for t in range(num_steps):
         rows = np.random.default_rng(t).permutation(target.data_size)[:10]
-        yield pb.Minibatch(target.inputs[rows], target.targets[rows])
+        yield pb.Batch(target.data.inputs[rows], target.data.targets[rows])
 
 
 def test_the_notebooks_sgld_is_psgld_at_ten_n(notebook):
@@ -263,7 +263,7 @@ def test_the_notebooks_rmsprop_is_map_with_rmsprop(notebook):
     _, target, objective_gradient = notebook
     theta = target.init(jax.random.key(0))
     settings = {"optimizer": "rmsprop", "eps": 1e-6, "step_size": 1e-3}
-    optimiser = pb.METHODS["map"].build(target, 0, settings)
+    optimiser = pb.METHODS["map"](**settings).build(target, num_warmup=0, batch_size=5)
     v = jax.tree.map(jnp.zeros_like, theta)
     state, step = optimiser.init(theta), jax.jit(optimiser.step)
 

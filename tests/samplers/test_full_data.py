@@ -16,7 +16,7 @@ import stationary as laws
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
-from probbnn.samplers import from_numpyro as numpyro_backend
+from probbnn.samplers.approximations import _last_layer
 
 NUM_EXAMPLES, NOISE = 100, 2.0
 
@@ -98,7 +98,7 @@ BY_NAME = [
 def run(name, thinning=None):
     """Chains that all start at 0, thinned where a test says so."""
     settings = MCMC.get(name) or {**FITS[name], "num_draws": 400}
-    num_chains = 100 if name in MCMC else 50
+    num_chains = 50 if name.startswith("laplace") else 100
     return pb.sample(
         jax.random.key(0),
         TARGET,
@@ -178,7 +178,7 @@ def test_laplace_in_the_last_layer_is_exact_around_features_that_stay(values):
 def test_the_last_layer_is_the_last_by_number_not_by_alphabet(classes):
     target = pb.LogDensity(pb.MLP(hidden=(2,) * 10, num_outputs=4), classes)
     assert sorted(target.shapes)[-1] == "Dense_9"
-    assert numpyro_backend._last_layer(target) == {"Dense_10.bias", "Dense_10.kernel"}
+    assert _last_layer(target, pb.to_numpyro(target)) == {"Dense_10.bias", "Dense_10.kernel"}
 
 
 def test_a_scale_behind_the_last_matrix_is_no_layer(classes):
@@ -189,7 +189,7 @@ def test_a_scale_behind_the_last_matrix_is_no_layer(classes):
         ),
         classes,
     )
-    assert numpyro_backend._last_layer(target) == {"dense.w"}
+    assert _last_layer(target, pb.to_numpyro(target)) == {"dense.w"}
 
 
 def test_a_saddle_has_no_laplace_approximation():
@@ -289,9 +289,9 @@ def gradient_counter():
         ("nuts", {"num_warmup": 40, "num_steps": 60}, (0, 4)),
         ("numpyro_nuts", {"num_warmup": 40, "num_steps": 60}, (0, 4)),
         ("mclmc", {"num_warmup": 60, "num_steps": 80}, (0, 4)),
-        ("svi", {"batch_size": 20}, (0, 0.8)),
+        ("svi", {"batch_size": 20, "chain_method": "parallel"}, (0, 0.8)),
         # A product with each of two columns of the Hessian, counted as two gradients, is seen once.
-        ("laplace", {"batch_size": 20}, (-4, -1.6)),
+        ("laplace", {"batch_size": 20, "chain_method": "parallel"}, (-4, -1.6)),
     ],
 )
 def test_passes_are_the_gradients_that_were_computed(name, settings, uncounted):
@@ -300,7 +300,9 @@ def test_passes_are_the_gradients_that_were_computed(name, settings, uncounted):
     passes = short(target, name, **settings).passes
     jax.effects_barrier()
     least, most = uncounted
-    assert least <= sum(seen) / NUM_EXAMPLES - passes[-1] <= most
+    # NumPyro is set up with one example in each step of SVI: compiled away where nothing counts it.
+    counted = sum(size for size in seen if size > 1)
+    assert least <= counted / NUM_EXAMPLES - passes[-1] <= most
 
 
 @pytest.mark.parametrize("name", NUTS)
@@ -343,10 +345,9 @@ def test_passes_of_svi_are_steps_times_batch_over_n():
         *((name, {"batch_size": 10}, f"batch_size is 10 for {name}") for name in (*NUTS, "mclmc")),
         *((name, {"num_warmup": 19}, "num_warmup is 19; .* at least 20") for name in MCMC),
         *(
-            (name, {"callback": print}, f"{name} runs whole chains; it takes no callback")
-            for name in LAWS
+            (name, {"shared_minibatches": True}, f"shared_minibatches is True for {name}, which")
+            for name in (*NUTS, "mclmc")
         ),
-        ("svi", {"shared_minibatches": True}, "no shared_minibatches"),
         ("svi", {"guide": "ful"}, "unknown guide 'ful'; expected one of normal, low_rank"),
         ("svi", {"init_scale": 0.0}, "init_scale is 0.0; it must be positive and finite"),
         ("svi", {"num_draws": 0}, "num_draws is 0; it must be positive and finite"),
@@ -409,4 +410,4 @@ def test_a_chain_that_is_not_finite_is_named(name):
     with pytest.raises(pb.DivergenceError, match=r"1 of 3 chains .*\(chain 1 at") as caught:
         short(TARGET, name, num_chains=3, initial_positions=starts)
     assert (caught.value.steps >= 0).tolist() == [False, True, False]
-    assert caught.value.result is None
+    assert caught.value.draws.num_draws == 0

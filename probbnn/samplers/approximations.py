@@ -1,0 +1,335 @@
+"""Gaussians fitted to the posterior, by NumPyro: variational inference and Laplace.
+
+The steps of warm-up are those of the fit; after them, each step is an independent draw. A chain is
+one fit from its own start, so that chains that disagree have found different modes.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import optax
+from jax.flatten_util import ravel_pytree
+from numpyro.infer import SVI as NumPyroSVI
+from numpyro.infer import Trace_ELBO
+from numpyro.infer.autoguide import (
+    AutoGuide,
+    AutoLaplaceApproximation,
+    AutoLowRankMultivariateNormal,
+    AutoNormal,
+)
+from numpyro.infer.initialization import init_to_value
+
+from probbnn.errors import InputError, one_of
+from probbnn.posterior.base import Posterior
+from probbnn.posterior.flax import LogDensity
+from probbnn.posterior.numpyro_model import NumPyroModel, to_numpyro
+from probbnn.samplers.base import Kernel, Method, as_schedule, check_positive, check_step_size
+from probbnn.samplers.from_numpyro import network_of
+from probbnn.samplers.from_optax import optimizer
+from probbnn.tree import layers
+from probbnn.types import Batch, Position, PRNGKey, PyTree, StepSize
+
+__all__ = ["SVI", "DiagonalLaplace", "FitInfo", "FitState", "Laplace", "LowRankSVI"]
+
+# A dense precision matrix of more rows than this is no longer a small target's.
+_MAX_DENSE = 5_000
+
+
+class FitState(NamedTuple):
+    """State of a fit, and later of the draws from it.
+
+    Attributes:
+        position: where the fit is; the last draw from it.
+        fit: what the optimiser carries; then the parameters of the fitted Gaussian.
+        num_gradients: minibatch gradients taken since the start, a float32 scalar.
+    """
+
+    position: Position
+    fit: PyTree
+    num_gradients: jax.Array
+
+
+class FitInfo(NamedTuple):
+    """What a step reports, scalars.
+
+    Attributes:
+        logdensity: a minibatch estimate at the position, or of the evidence bound, while it fits;
+            that of the draw over all the data, after.
+        num_gradients: minibatch gradients taken since the start.
+    """
+
+    logdensity: jax.Array
+    num_gradients: jax.Array
+
+
+@dataclass(frozen=True)
+class SVI(Method):
+    """`numpyro.infer.SVI`: a Gaussian fitted to the posterior by maximising the evidence bound.
+
+    Attributes:
+        guide: ``"normal"``, independent coordinates (mean field), or ``"low_rank"``, diagonal
+            plus rank √d.
+        step_size: learning rate of Adam, or a schedule.
+        init_scale: standard deviation of every coordinate at the start.
+        num_draws: draws from each fit.
+
+    Raises:
+        InputError: if a setting is outside its range.
+    """
+
+    name = "svi"
+    backend = "numpyro"
+    family = "approximation"
+    summary = "variational inference: independent Gaussians fitted to the posterior"
+    guides: ClassVar[dict[str, type[AutoGuide]]] = {
+        "normal": AutoNormal,
+        "low_rank": AutoLowRankMultivariateNormal,
+    }
+
+    guide: str = "normal"
+    step_size: StepSize = 1e-3
+    init_scale: float = 0.01
+    num_draws: int = 500
+
+    def __post_init__(self) -> None:
+        one_of(self.guide, self.guides, "guide")
+        check_step_size(self.step_size)
+        check_positive(init_scale=self.init_scale, num_draws=self.num_draws)
+
+    @property
+    def num_fitted_draws(self) -> int:
+        """Draws from a fit after all steps."""
+        return self.num_draws
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that fits ``target`` and draws from the fit.
+
+        Raises:
+            InputError: if the target is no `LogDensity`.
+        """
+        network = network_of(target, self.name)
+        model = to_numpyro(network)
+        optimiser = optax.adam(as_schedule(self.step_size))
+        one_example = network.data.gather(slice(1))
+
+        def engine(position: Position) -> tuple[NumPyroSVI, AutoGuide]:
+            """Anew in each trace, since NumPyro's objects keep the values of the first."""
+            family = self.guides[self.guide](
+                model,
+                init_loc_fn=init_to_value(values=model.params(position)),
+                init_scale=self.init_scale,
+            )
+            return NumPyroSVI(model, family, optimiser, Trace_ELBO()), family
+
+        def init_fn(position: Position, rng_key: PRNGKey) -> FitState:
+            fit = engine(position)[0].init(rng_key, batch=one_example)
+            return FitState(position, fit, jnp.zeros((), jnp.float32))
+
+        def adapt_fn(rng_key: PRNGKey, state: FitState, batch: Batch) -> tuple[FitState, FitInfo]:
+            svi, _ = engine(state.position)
+            svi.init(rng_key, batch=one_example)  # it must know its model; the values are not used
+            fit, loss = svi.update(state.fit._replace(rng_key=rng_key), batch=batch)
+            num_gradients = state.num_gradients + 1
+            return (
+                FitState(state.position, fit, num_gradients),
+                FitInfo(-loss, num_gradients),
+            )
+
+        def settle_fn(state: FitState) -> FitState:
+            svi, _ = engine(state.position)
+            svi.init(jax.random.key(0), batch=one_example)
+            return state._replace(fit=svi.get_params(state.fit))
+
+        def step_fn(rng_key: PRNGKey, state: FitState, _: Batch) -> tuple[FitState, FitInfo]:
+            svi, family = engine(state.position)
+            svi.init(rng_key, batch=one_example)
+            position = model.position(family.sample_posterior(rng_key, state.fit))
+            return _drawn(network, state, position)
+
+        return _fit_kernel(init_fn, step_fn, adapt_fn, settle_fn)
+
+
+@dataclass(frozen=True)
+class LowRankSVI(SVI):
+    """The same settings, for a covariance of diagonal plus low rank."""
+
+    name = "svi_low_rank"
+    summary = "variational inference: a Gaussian of diagonal plus low-rank covariance"
+
+    guide: str = "low_rank"
+
+
+@dataclass(frozen=True)
+class Laplace(Method):
+    """Laplace approximation by `numpyro.infer.autoguide.AutoLaplaceApproximation`.
+
+    A Gaussian around a MAP estimate, whose precision is the Hessian of −log density there. Sources:
+    MacKay (1992), "A practical Bayesian framework for backpropagation networks"; for the last
+    layer, Kristiadi et al. (2020), "Being Bayesian, even just a bit, fixes overconfidence in ReLU
+    networks".
+
+    Attributes:
+        covariance: ``"last_layer"``, all of the Hessian in the parameters of the last layer, the
+            others at their estimates (the last by name, numbers in their natural order, among the
+            layers that have a matrix); or ``"diagonal"``, the Hessian's diagonal.
+        step_size: learning rate of Adam towards the MAP estimate, or a schedule.
+        num_draws: draws around each estimate; NaN where the Hessian there has no inverse that is
+            a covariance.
+
+    Raises:
+        InputError: if a setting is outside its range.
+    """
+
+    name = "laplace"
+    backend = "numpyro"
+    family = "approximation"
+    summary = "Laplace approximation in the last layer, the others at their MAP estimate"
+
+    covariance: str = "last_layer"
+    step_size: StepSize = 1e-3
+    num_draws: int = 500
+
+    def __post_init__(self) -> None:
+        one_of(self.covariance, ("last_layer", "diagonal"), "covariance")
+        check_step_size(self.step_size)
+        check_positive(num_draws=self.num_draws)
+
+    @property
+    def num_fitted_draws(self) -> int:
+        """Draws from a fit after all steps."""
+        return self.num_draws
+
+    def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
+        """The kernel that climbs to a mode of ``target`` and draws around it.
+
+        Raises:
+            InputError: if the target is no `LogDensity`, or so many parameters share the Gaussian
+                that NumPyro's dense precision matrix does not fit.
+        """
+        network = network_of(target, self.name)
+        model = to_numpyro(network)
+        shapes = model.params(network.shapes)
+        is_last = self.covariance == "last_layer"
+        free = _last_layer(network, model) if is_last else set(shapes)
+        size = sum(shapes[name].size for name in free)
+        if size > _MAX_DENSE:
+            raise InputError(
+                f"a Laplace approximation of {size:,} parameters was asked for; NumPyro keeps a "
+                f"dense matrix, so at most {_MAX_DENSE:,}: use covariance='last_layer' or a "
+                "smaller layer"
+            )
+        climb = optimizer(
+            network.value_and_grad_estimator,
+            optax.adam(as_schedule(self.step_size)),
+            network.data_size,
+        )
+        # A product with the Hessian costs about two gradients over all the data.
+        hessian_cost = 2 * size * network.data_size / batch_size
+
+        def init_fn(position: Position, rng_key: PRNGKey) -> FitState:
+            return FitState(position, climb.init(position).opt_state, jnp.zeros((), jnp.float32))
+
+        def adapt_fn(rng_key: PRNGKey, state: FitState, batch: Batch) -> tuple[FitState, FitInfo]:
+            before = climb.init(state.position)._replace(opt_state=state.fit)
+            after, info = climb.step(rng_key, before, batch)
+            num_gradients = state.num_gradients + 1
+            return (
+                FitState(after.position, after.opt_state, num_gradients),
+                FitInfo(info.logdensity, num_gradients),
+            )
+
+        def settle_fn(state: FitState) -> FitState:
+            sites = model.params(state.position)
+            fixed = {name: value for name, value in sites.items() if name not in free}
+            family = AutoLaplaceApproximation(
+                numpyro.handlers.condition(model, data=fixed),
+                init_loc_fn=init_to_value(values=sites),
+                hessian_fn=_hessian if is_last else _hessian_diagonal,
+            )
+            engine = NumPyroSVI(family.model, family, optax.adam(1.0), Trace_ELBO())
+            params = engine.get_params(engine.init(jax.random.key(0)))
+            root = family.get_transform(params).scale_tril
+            # Where −log density curves down there is no Gaussian, and NumPyro's has no width.
+            root = jnp.where(jnp.all(jnp.diag(root) > 0), root, jnp.nan)
+            spent = state.num_gradients + hessian_cost
+            return FitState(state.position, (state.position, root), spent)
+
+        def step_fn(rng_key: PRNGKey, state: FitState, _: Batch) -> tuple[FitState, FitInfo]:
+            mode, root = state.fit
+            sites = model.params(mode)
+            flat, unravel = ravel_pytree({name: sites[name] for name in free})
+            draw = flat + root @ jax.random.normal(rng_key, flat.shape, flat.dtype)
+            return _drawn(network, state, model.position({**sites, **unravel(draw)}))
+
+        return _fit_kernel(init_fn, step_fn, adapt_fn, settle_fn)
+
+
+@dataclass(frozen=True)
+class DiagonalLaplace(Laplace):
+    """The same settings, for the Hessian's diagonal."""
+
+    name = "laplace_diagonal"
+    summary = "Laplace approximation with the diagonal of the Hessian; small targets"
+
+    covariance: str = "diagonal"
+
+
+def _fit_kernel(
+    init: Callable[..., FitState],
+    step: Callable[..., tuple[FitState, FitInfo]],
+    adapt: Callable[..., tuple[FitState, FitInfo]],
+    settle: Callable[[FitState], FitState],
+) -> Kernel:
+    return Kernel(
+        init,
+        step,
+        adapt,
+        settle,
+        temperature=1.0,
+        gradients_per_step=None,
+        looks_ahead=frozenset(),
+    )
+
+
+def _drawn(target: LogDensity, state: FitState, position: Position) -> tuple[FitState, FitInfo]:
+    info = FitInfo(target.logdensity_fn(position), state.num_gradients)
+    return state._replace(position=position), info
+
+
+def _last_layer(target: LogDensity, model: NumPyroModel) -> set[str]:
+    """Sites of the last layer, by name, that holds a matrix."""
+    sites = list(model.params(target.shapes).items())
+    found = {
+        layer: {sites[i][0] for i in members}
+        for layer, members in layers(target.shapes).items()
+        if any(sites[i][1].ndim >= 2 for i in members)
+    }
+    if not found:
+        raise InputError(
+            "no layer of the network holds a matrix, so none is its last; use covariance='diagonal'"
+        )
+    return found[max(found, key=_natural_order)]
+
+
+def _natural_order(name: str) -> list[Any]:
+    """Sorts Dense_10 behind Dense_9."""
+    return [
+        (part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+def _hessian(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Row by row, so that its memory is that of a few gradients."""
+    return jax.lax.map(lambda v: jax.jvp(jax.grad(fn), (x,), (v,))[1], jnp.eye(len(x)))
+
+
+def _hessian_diagonal(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    def entry(v: jax.Array) -> jax.Array:
+        return jnp.vdot(v, jax.jvp(jax.grad(fn), (x,), (v,))[1])
+
+    return jnp.diag(jax.lax.map(entry, jnp.eye(len(x))))
