@@ -28,13 +28,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from probbnn.diagnostics.convergence import (
-    LARGEST_RHAT,
-    LEAST_ESS,
-    LEAST_SHARE,
-    Convergence,
-    Mixing,
-)
+from probbnn.diagnostics.mixing import LARGEST_RHAT, LEAST_ESS, LEAST_SHARE, Mixing
+from probbnn.diagnostics.result import Convergence
 from probbnn.diagnostics.temperature import MOST_NOISE, TOLERANCE, TemperatureMeters
 
 __all__ = ["Label", "Verdict", "diverged", "judge"]
