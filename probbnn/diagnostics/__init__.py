@@ -1,4 +1,4 @@
-"""Did the chains arrive, do they agree, and at which temperature did they really sample?
+"""Convergence of the chains, the temperature that they sampled at, and a verdict on both.
 
 - `diagnosis`: all of convergence from an ArviZ tree, in a `result`
 - `trees`: from a tree to arrays

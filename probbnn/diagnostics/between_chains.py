@@ -13,14 +13,14 @@ from typing import NamedTuple
 import numpy as np
 
 from probbnn.diagnostics import ranks, trees
-from probbnn.diagnostics.mixing import LARGEST_RHAT
+from probbnn.diagnostics.mixing import MAX_RHAT
 from probbnn.errors import InputError
 from probbnn.subsample import random_subset
 
 __all__ = [
     "CrossChain",
     "Disagreement",
-    "bad_without",
+    "leave_one_chain_out",
     "cross_chain",
     "disagreement",
     "some_varying",
@@ -30,12 +30,12 @@ __all__ = [
 ]
 
 # Of more than this, a random subset says the same.
-_MOST_VALUES = 300
+_MAX_VALUES = 300
 _NUM_SHIFTS = 20
 
 
 class CrossChain(NamedTuple):
-    """Do the chains move together?
+    """How far the chains move together.
 
     Attributes:
         correlation: of the steps from draw to draw, mean over pairs of chains and values.
@@ -60,7 +60,7 @@ class Disagreement(NamedTuple):
 
 def some_varying(values: np.ndarray) -> np.ndarray:
     """At most 300 of the values, without those that never change."""
-    some = values[..., random_subset(values.shape[-1], _MOST_VALUES)]
+    some = values[..., random_subset(values.shape[-1], _MAX_VALUES)]
     return some[..., np.ptp(some, axis=(0, 1)) > 0]
 
 
@@ -83,13 +83,13 @@ def spread(values: np.ndarray) -> np.ndarray | None:
     return np.median(deviations / typical, axis=1)
 
 
-def bad_without(values: np.ndarray) -> np.ndarray | None:
+def leave_one_chain_out(values: np.ndarray) -> np.ndarray | None:
     """Share of the values with R-hat > 1.01 among the other chains, ``(chain,)``."""
     if len(values) < 3 or not values.shape[-1]:
         return None
     return np.array(
         [
-            np.mean(ranks.rhat(np.delete(values, chain, axis=0)) > LARGEST_RHAT)
+            np.mean(ranks.rhat(np.delete(values, chain, axis=0)) > MAX_RHAT)
             for chain in range(len(values))
         ]
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from probbnn.diagnostics.mixing import LARGEST_RHAT, LEAST_ESS, RHATS, Mixing
+from probbnn.diagnostics.mixing import MAX_RHAT, MIN_ESS, RHATS, Mixing
 
 if TYPE_CHECKING:
     from probbnn.diagnostics.result import Convergence
@@ -269,7 +269,7 @@ def _of_mixing(mixing: Mixing) -> _Result:
     numbers = mixing.to_dict()
     text = (
         f"{mixing.share_converged:.1%} of {mixing.num_varying:,} values have R-hat ≤ "
-        f"{LARGEST_RHAT} and ESS ≥ {LEAST_ESS}; R-hat: median {numbers['rhat']['median']:.3f}, "
+        f"{MAX_RHAT} and ESS ≥ {MIN_ESS}; R-hat: median {numbers['rhat']['median']:.3f}, "
         f"worst {numbers['rhat']['worst']:.3f} ({mixing.worst}), "
         + ", ".join(f"{mixing.share_above(r):.1%} above {r}" for r in RHATS)
     )

@@ -104,7 +104,7 @@ def _with_mixing(
         parameters=mixing_of(parameters),
         within_chain=between_chains.within_chain(some),
         spread=between_chains.spread(some),
-        bad_without=between_chains.bad_without(some),
+        leave_one_chain_out=between_chains.leave_one_chain_out(some),
         nested_rhat=None if ids is None else ranks.nested_rhat(values, ids),
         num_superchains=None if ids is None else len(np.unique(ids)),
         cross_chain=between_chains.cross_chain(values),

@@ -16,9 +16,9 @@ from probbnn.subsample import random_subset
 __all__ = ["LOO", "Running", "loo", "running"]
 
 # Of more than this, a random subset says the same.
-_MOST_EXAMPLES = 1_000
+_MAX_EXAMPLES = 1_000
 # A fifth of the draws is the tail that PSIS fits a distribution to, and it takes five.
-_LEAST_DRAWS = 25
+_MIN_DRAWS = 25
 
 
 class Running(NamedTuple):
@@ -95,11 +95,11 @@ def loo(tree: trees.Tree) -> LOO | None:
     _, values = trees.values(log_likelihood)
     if not values.size:
         return None
-    values = values[..., random_subset(values.shape[-1], _MOST_EXAMPLES)].astype(float)
+    values = values[..., random_subset(values.shape[-1], _MAX_EXAMPLES)].astype(float)
     # One that every draw is equally sure of has no tail to look at.
     values = values[..., np.ptp(values, axis=(0, 1)) > 0]
     num_chains, num_draws, num_examples = values.shape
-    few = num_chains * num_draws < _LEAST_DRAWS
+    few = num_chains * num_draws < _MIN_DRAWS
     if few or not num_examples or not np.isfinite(values).all():
         return None
     import arviz as az

@@ -17,18 +17,18 @@ import numpy as np
 from probbnn.diagnostics import ranks
 from probbnn.diagnostics.trees import Quantities
 
-__all__ = ["LARGEST_RHAT", "LEAST_ESS", "LEAST_SHARE", "RHATS", "Mixing", "mixing_of"]
+__all__ = ["MAX_RHAT", "MIN_ESS", "MIN_SHARE", "RHATS", "Mixing", "mixing_of"]
 
-LARGEST_RHAT = 1.01
+MAX_RHAT = 1.01
 """R-hat up to which a value counts as converged (Vehtari et al., 2021)."""
 
-LEAST_ESS = 400
+MIN_ESS = 400
 """Bulk effective sample size from which it does (the same)."""
 
-LEAST_SHARE = 0.99
+MIN_SHARE = 0.99
 """Share of the values that must do so."""
 
-RHATS = (LARGEST_RHAT, 1.05, 1.1)
+RHATS = (MAX_RHAT, 1.05, 1.1)
 """R-hat thresholds whose shares are reported, from today's strict one to Gelman & Rubin's."""
 
 
@@ -104,7 +104,7 @@ class Mixing:
     def share_converged(self) -> float:
         """Share of the varying quantities with R-hat ≤ 1.01 and a bulk ESS ≥ 400."""
         varying = ~np.isnan(self.ess_bulk)
-        good = (self.rhat <= LARGEST_RHAT) & (self.ess_bulk >= LEAST_ESS)
+        good = (self.rhat <= MAX_RHAT) & (self.ess_bulk >= MIN_ESS)
         return float(good[varying].mean())
 
     def to_dict(self) -> _MixingNumbers:

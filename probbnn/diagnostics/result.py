@@ -28,10 +28,10 @@ class Convergence:
         within_chain: R-hat of each chain against itself, in quarters, ``(chain, value)``.
         spread: each chain's standard deviation in units of the median of those that move, median
             over the values, ``(chain,)``: 0 stands still.
-        bad_without: share of values with R-hat > 1.01 if a chain is left out, ``(chain,)``.
+        leave_one_chain_out: share of values with R-hat > 1.01 without each chain, ``(chain,)``.
         nested_rhat: of each value, ``(value,)``, where superchains were given.
         num_superchains: how many these are.
-        cross_chain: do the chains move together?
+        cross_chain: how far the chains move together.
         running: NLL and accuracy against draws.
         disagreement: between the chains' predictives.
         loo: PSIS-LOO of the examples in ``log_likelihood``.
@@ -50,7 +50,7 @@ class Convergence:
     parameters: Mixing | None = None
     within_chain: np.ndarray | None = None
     spread: np.ndarray | None = None
-    bad_without: np.ndarray | None = None
+    leave_one_chain_out: np.ndarray | None = None
     nested_rhat: np.ndarray | None = None
     num_superchains: int | None = None
     cross_chain: CrossChain | None = None

@@ -1,4 +1,4 @@
-"""At which temperature did a run sample? Three meters, each with its band, and a verdict.
+"""The temperature at which a run sampled: three meters, each with its interval, and a verdict.
 
 - The **gradient-noise ratio** predicts: by how much the noise of minibatch gradients raises the
   temperature. A step of SGLD injects noise of variance 2hT and adds h²·Var[ĝ] with its gradient,
@@ -35,17 +35,17 @@ from probbnn.metrics.bootstrap import rounded
 from probbnn.posterior.flax import LogDensity
 from probbnn.tree import layers
 
-__all__ = ["MOST_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
+__all__ = ["MAX_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
 
-# A temperature is called wrong when its whole band is further than this from T, relatively.
+# A temperature is called wrong when its whole interval is further than this from T, relatively.
 TOLERANCE = 0.1
-# Minibatch noise is called too much above this part of T, if its whole band is above half of that.
-MOST_NOISE = 0.05
+# Minibatch noise is too much above this part of T, if its whole interval is above half of that.
+MAX_NOISE = 0.05
 
 
 @dataclass(frozen=True)
 class TemperatureMeters:
-    """What `measure_temperature` found. Bands are ±2 Monte-Carlo standard errors.
+    """What `measure_temperature` found. Intervals are ±2 Monte-Carlo standard errors.
 
     Attributes:
         temperature: T, what the run was asked to sample at.
@@ -75,7 +75,7 @@ class TemperatureMeters:
     def is_noisy(self) -> bool:
         """Whether minibatch noise adds more than 5 % of T, and certainly more than half of that."""
         noise = self.gradient_noise
-        return noise is not None and noise.value > MOST_NOISE and noise.low > MOST_NOISE / 2
+        return noise is not None and noise.value > MAX_NOISE and noise.low > MAX_NOISE / 2
 
     @property
     def verdict(self) -> str:
@@ -251,12 +251,12 @@ def _meters(
     sums: np.ndarray,
     sizes: np.ndarray,
     members: Mapping[str, list[int]],
-    band: Callable[[np.ndarray], Interval],
+    interval: Callable[[np.ndarray], Interval],
 ) -> tuple[Interval, dict[str, Interval]]:
     """Means per coordinate, over all and by layer, of sums by leaf ``(chain, sample, leaf)``."""
 
     def meter(leaves: Any) -> Interval:
-        return band(sums[:, :, leaves].sum(axis=-1) / sizes[leaves].sum())
+        return interval(sums[:, :, leaves].sum(axis=-1) / sizes[leaves].sum())
 
     return meter(slice(None)), {layer: meter(leaves) for layer, leaves in members.items()}
 

@@ -21,7 +21,7 @@ _FUNCTIONS = ("probability", "output")
 # Variables of ``posterior`` that are no parameters.
 _NO_PARAMETERS = {"log_density", "log_prior", "layer_norm"}
 # Of more than this, a random subset says the same.
-_MOST_VALUES = 2_000
+_MAX_VALUES = 2_000
 
 
 class Tree(Protocol):
@@ -99,9 +99,9 @@ def values(dataset: xr.Dataset) -> Quantities:
         nothing = np.empty((dataset.sizes.get("chain", 0), dataset.sizes.get("draw", 0), 0))
         return Quantities([], nothing)
     everything = np.concatenate(columns, axis=-1)
-    if len(names) <= _MOST_VALUES:
+    if len(names) <= _MAX_VALUES:
         return Quantities(names, everything)
-    chosen = random_subset(len(names), _MOST_VALUES)
+    chosen = random_subset(len(names), _MAX_VALUES)
     return Quantities([names[i] for i in chosen], everything[..., chosen])
 
 

@@ -149,9 +149,9 @@ def test_a_stuck_chain_stands_out():
     assert c.parameters.share_above(1.05) == 1
     assert c.spread[2] < 0.01
     assert c.spread[[0, 1, 3]].min() > 0.8
-    assert c.bad_without.argmin() == 2
-    assert c.bad_without[2] < 0.1
-    assert c.bad_without[[0, 1, 3]].min() == 1
+    assert c.leave_one_chain_out.argmin() == 2
+    assert c.leave_one_chain_out[2] < 0.1
+    assert c.leave_one_chain_out[[0, 1, 3]].min() == 1
 
 
 def test_within_chain_r_hat_tells_regions_from_unfinished_chains():
