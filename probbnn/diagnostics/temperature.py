@@ -33,6 +33,7 @@ from probbnn.inference.draws import Draws
 from probbnn.metrics import Interval
 from probbnn.metrics.bootstrap import rounded
 from probbnn.posterior.flax import LogDensity
+from probbnn.subsample import evenly_spaced
 from probbnn.tree import layers
 
 __all__ = ["MAX_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
@@ -311,7 +312,7 @@ def _virials(
         return jax.lax.map(virial, positions)
 
     means = jax.tree.map(lambda leaf: leaf.mean(axis=1), positions)
-    index = np.unique(np.linspace(0, num_draws - 1, draws_per_chain).round().astype(int))
+    index = evenly_spaced(num_draws, draws_per_chain)
     results = []
     for chain in range(num_chains):
         mean_of_others = jax.tree.map(
