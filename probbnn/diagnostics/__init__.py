@@ -5,6 +5,7 @@
 - `ranks`: R-hat, effective sample size and their kin, of many quantities at once
 - `mixing`: these, of the function at probe inputs or of parameters
 - `between_chains`, `drift`, `held_out`: what else a tree says about its chains
+- `arviz_seam`: PSIS-LOO, by either version of ArviZ
 - `descriptions`: what each diagnostic means, and what to do if it is bad
 - `temperature`: what R-hat cannot see
 - `verdict`: one word on all of it, by stated rules

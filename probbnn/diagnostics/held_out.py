@@ -1,19 +1,15 @@
-"""What the draws are worth for examples: running scores, and PSIS-LOO of the training examples.
+"""What the draws are worth for examples: running scores, and PSIS-LOO of the training examples."""
 
-Source: Vehtari et al. (2024), "Pareto smoothed importance sampling".
-"""
-
-import warnings
 from typing import NamedTuple
 
 import numpy as np
-import xarray as xr
 
 from probbnn.diagnostics import ranks, trees
+from probbnn.diagnostics.arviz_seam import LOO, psis_loo
 from probbnn.metrics import NLL_FLOOR
 from probbnn.subsample import random_subset
 
-__all__ = ["LOO", "Running", "loo", "running"]
+__all__ = ["Running", "loo", "running"]
 
 # Of more than this, a random subset says the same.
 _MAX_EXAMPLES = 1_000
@@ -33,29 +29,6 @@ class Running(NamedTuple):
     nll: np.ndarray
     accuracy: np.ndarray | None
     held_out: bool
-
-
-class LOO(NamedTuple):
-    """PSIS-LOO.
-
-    Attributes:
-        elpd: expected log predictive density of the examples, nats, summed over them.
-        se: its standard error.
-        p_loo: effective number of parameters.
-        pareto_k: how heavy the tail of each example's weights is, ``(example,)``.
-        good_k: up to which k the estimate can be relied on at this number of draws.
-    """
-
-    elpd: float
-    se: float
-    p_loo: float
-    pareto_k: np.ndarray
-    good_k: float
-
-    @property
-    def share_bad(self) -> float:
-        """Share of the examples whose k is too large."""
-        return float(np.mean(~(self.pareto_k <= self.good_k)))
 
 
 def running(tree: trees.Tree) -> Running | None:
@@ -102,24 +75,5 @@ def loo(tree: trees.Tree) -> LOO | None:
     few = num_chains * num_draws < _MIN_DRAWS
     if few or not num_examples or not np.isfinite(values).all():
         return None
-    import arviz as az
-
-    dataset = xr.Dataset({"targets": (("chain", "draw", "example"), values)})
     efficiency = np.nanmean(ranks.ess_mean(np.exp(values))) / (num_chains * num_draws)
-    reff = float(np.nan_to_num(min(efficiency, 1.0), nan=1.0))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a k that is too large, which is reported
-        if az.__version__.startswith("0."):
-            result = az.loo(az.InferenceData(log_likelihood=dataset), pointwise=True, reff=reff)
-            elpd, p_loo = result.elpd_loo, result.p_loo
-        else:
-            data = xr.DataTree.from_dict({"/log_likelihood": dataset})
-            result = az.loo(data, pointwise=True, reff=reff)
-            elpd, p_loo = result.elpd, result.p
-    return LOO(
-        elpd=float(elpd),
-        se=float(result.se),
-        p_loo=float(p_loo),
-        pareto_k=np.asarray(result.pareto_k, float),
-        good_k=float(result.good_k),
-    )
+    return psis_loo(values, float(np.nan_to_num(min(efficiency, 1.0), nan=1.0)))

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from probbnn.diagnostics.arviz_seam import LOO
 from probbnn.diagnostics.between_chains import CrossChain, Disagreement
 from probbnn.diagnostics.descriptions import Diagnostic, describe
-from probbnn.diagnostics.held_out import LOO, Running
+from probbnn.diagnostics.held_out import Running
 from probbnn.diagnostics.mixing import Mixing
 from probbnn.files import plain
 

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probbnn.data import sources as minibatch
+from probbnn.diagnostics import ranks
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
 from probbnn.metrics import Interval
@@ -265,10 +266,9 @@ def _meters(
 def _monte_carlo(values: np.ndarray) -> Interval:
     """The mean of ``(chain, draw)`` and twice its standard error, autocorrelation counted."""
     num_chains, num_draws = values.shape
-    if num_draws >= 4:
-        import arviz as az
-
-        error = float(az.mcse(values))
+    if num_draws >= ranks.MIN_DRAWS:
+        # Of what never changes there is no error to estimate.
+        error = float(ranks.mcse_mean(values[..., None])[0]) if np.ptp(values) != 0 else 0.0
     elif num_chains > 1:
         error = float(values.mean(axis=1).std(ddof=1)) / np.sqrt(num_chains)
     else:
