@@ -1,4 +1,4 @@
-"""At which temperature did a run sample? Three meters, each with its band, and a verdict.
+"""The temperature at which a run sampled: three meters, each with its interval, and a verdict.
 
 - The **gradient-noise ratio** predicts: by how much the noise of minibatch gradients raises the
   temperature. A step of SGLD injects noise of variance 2hT and adds h²·Var[ĝ] with its gradient,
@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probbnn.diagnostics import ranks
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
 from probbnn.metrics import Interval
@@ -36,17 +37,17 @@ from probbnn.subsample import evenly_spaced
 from probbnn.tree import layers
 from probbnn.types import Position
 
-__all__ = ["MOST_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
+__all__ = ["MAX_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
 
-# A temperature is called wrong when its whole band is further than this from T, relatively.
+# A temperature is called wrong when its whole interval is further than this from T, relatively.
 TOLERANCE = 0.1
-# Minibatch noise is called too much above this part of T, if its whole band is above half of that.
-MOST_NOISE = 0.05
+# Minibatch noise is too much above this part of T, if its whole interval is above half of that.
+MAX_NOISE = 0.05
 
 
 @dataclass(frozen=True)
 class TemperatureMeters:
-    """What `measure_temperature` found. Bands are ±2 Monte-Carlo standard errors.
+    """What `measure_temperature` found. Intervals are ±2 Monte-Carlo standard errors.
 
     Attributes:
         temperature: T, what the run was asked to sample at.
@@ -76,7 +77,7 @@ class TemperatureMeters:
     def is_noisy(self) -> bool:
         """Whether minibatch noise adds more than 5 % of T, and certainly more than half of that."""
         noise = self.gradient_noise
-        return noise is not None and noise.value > MOST_NOISE and noise.low > MOST_NOISE / 2
+        return noise is not None and noise.value > MAX_NOISE and noise.low > MAX_NOISE / 2
 
     @property
     def verdict(self) -> str:
@@ -252,12 +253,12 @@ def _meters(
     sums: np.ndarray,
     sizes: np.ndarray,
     members: Mapping[str, list[int]],
-    band: Callable[[np.ndarray], Interval],
+    interval: Callable[[np.ndarray], Interval],
 ) -> tuple[Interval, dict[str, Interval]]:
     """Means per coordinate, over all and by layer, of sums by leaf ``(chain, sample, leaf)``."""
 
     def meter(leaves: Any) -> Interval:
-        return band(sums[:, :, leaves].sum(axis=-1) / sizes[leaves].sum())
+        return interval(sums[:, :, leaves].sum(axis=-1) / sizes[leaves].sum())
 
     return meter(slice(None)), {layer: meter(leaves) for layer, leaves in members.items()}
 
@@ -265,10 +266,9 @@ def _meters(
 def _monte_carlo(values: np.ndarray) -> Interval:
     """The mean of ``(chain, draw)`` and twice its standard error, autocorrelation counted."""
     num_chains, num_draws = values.shape
-    if num_draws >= 4:
-        import arviz as az
-
-        error = float(az.mcse(values))
+    if num_draws >= ranks.MIN_DRAWS:
+        # Of what never changes there is no error to estimate.
+        error = float(ranks.mcse_mean(values[..., None])[0]) if np.ptp(values) != 0 else 0.0
     elif num_chains > 1:
         error = float(values.mean(axis=1).std(ddof=1)) / np.sqrt(num_chains)
     else:

@@ -8,7 +8,7 @@ import matplotlib as mpl
 import numpy as np
 
 from probbnn.diagnostics import ranks
-from probbnn.diagnostics.convergence import RHATS
+from probbnn.diagnostics.mixing import RHATS
 from probbnn.metrics import AccuracyVsConfidence, Reliability, RiskCoverage
 from probbnn.report import figures
 from probbnn.report.load import Entry, Run, at

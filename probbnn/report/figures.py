@@ -12,7 +12,7 @@ import numpy as np
 import scipy.stats
 from matplotlib.figure import Figure
 
-from probbnn.diagnostics.convergence import RHATS
+from probbnn.diagnostics.mixing import RHATS
 from probbnn.metrics import AccuracyVsConfidence, Reliability, RiskCoverage
 
 __all__ = [

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from chains import as_tree, independent
 
 import probbnn as pb
 from probbnn.cli import main
 from probbnn.diagnostics import TemperatureMeters, diverged
 from probbnn.metrics import Interval
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 BIASED = "biased by minibatch noise or step size"
 
@@ -26,15 +29,6 @@ def meters(temperature=1.0, measured=(1.0, 0.98, 1.02), noise=(0.01, 0.0, 0.02))
         kinetic=None,
         num_parameters=10,
     )
-
-
-def as_tree(values, **groups):
-    posterior = xr.Dataset({"theta": (("chain", "draw", "unit"), values)})
-    return xr.DataTree.from_dict({"/posterior": posterior, **groups})
-
-
-def independent(num_draws=500, num_chains=4):
-    return np.random.default_rng(0).normal(size=(num_chains, num_draws, 100))
 
 
 def judge(values, *args, **groups):
@@ -247,9 +241,9 @@ def digits():
 
 
 def run(digits, method="sghmc", num_meter_draws=100, **settings):
-    """A run with the settings of the preset, but for those given, and its verdict."""
+    """A run with the settings of the preset, shorter and with those given, and its verdict."""
     target, probes = digits
-    settings = {"step_size": 1e-3, "batch_size": 200, "num_steps": 1_500, **settings}
+    settings = {"step_size": 1e-3, "batch_size": 200, "num_steps": 400, **settings}
     draws = pb.sample(jax.random.key(0), target, method, progress=False, **settings)
     measured = pb.measure_temperature(jax.random.key(1), target, draws, num_draws=num_meter_draws)
     tree = pb.to_datatree(draws, target, probes)
@@ -258,7 +252,7 @@ def run(digits, method="sghmc", num_meter_draws=100, **settings):
 
 @pytest.fixture(scope="module")
 def short(digits):
-    return run(digits, num_steps=400)
+    return run(digits)
 
 
 def test_a_run_that_is_too_short(short):
@@ -283,7 +277,7 @@ def test_a_batch_of_ten(digits, settings):
 
 @pytest.mark.slow
 def test_chains_that_share_their_minibatches(digits):
-    _, _, verdict = run(digits, num_steps=400, shared_minibatches=True)
+    _, _, verdict = run(digits, shared_minibatches=True)
     assert verdict.label == "not converged"
     assert verdict.cause.startswith("the chains share minibatches")
 
