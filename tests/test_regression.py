@@ -18,11 +18,10 @@ from helpers import NUM_INPUTS, random_draws
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import integrate, stats
 from scipy.special import logsumexp
-from sklearn.datasets import load_diabetes
 
 import probbnn as pb
-from probbnn import data, predictive
 from probbnn import metrics as m
+from probbnn import predictive
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -399,62 +398,6 @@ def test_fidelity_averages_over_inputs_and_outputs_with_bootstrap_intervals():
     assert [line.split()[0] for line in str(result).splitlines()] == ["fidelity", *vars(result)]
 
 
-# Data
-
-
-@pytest.fixture(scope="module")
-def diabetes():
-    return pb.load_regression("diabetes")
-
-
-def test_diabetes_is_standardised_by_the_training_split(diabetes):
-    train, test = diabetes
-    assert (len(train), len(test)) == (342, 100)
-    assert train.inputs.dtype == train.targets.dtype == np.float32
-    assert_allclose(train.inputs.mean(axis=0), 0, atol=1e-6)
-    assert_allclose(train.inputs.std(axis=0), 1, atol=1e-6)
-    assert_allclose([train.targets.mean(), train.targets.std()], [0, 1], atol=1e-6)
-    assert np.abs(test.inputs.mean(axis=0)).max() > 0.01
-    assert (test.target_mean, test.target_std) == (train.target_mean, train.target_std)
-
-
-def test_diabetes_is_scikit_learns_table_each_row_once(diabetes):
-    table = load_diabetes(scaled=False)
-    targets = np.concatenate(
-        [part.target_mean + part.target_std * part.targets for part in diabetes]
-    )
-    inputs = np.concatenate([part.inputs for part in diabetes])
-    # Rows by their targets and, among equal ones, by a column that tells them apart.
-    bmi = diabetes[0].features.index("bmi")
-    mine = np.lexsort((inputs[:, bmi], np.rint(targets)))
-    theirs = np.lexsort((table.data[:, bmi], table.target))
-    assert_allclose(targets[mine], table.target[theirs], rtol=1e-5)
-    raw = table.data[theirs]
-    slope = raw.std(axis=0) / inputs.std(axis=0)
-    assert_allclose((inputs[mine] - inputs.mean(axis=0)) * slope, raw - raw.mean(axis=0), atol=2e-3)
-    assert diabetes[0].features == tuple(table.feature_names)
-
-
-def test_another_seed_is_another_split_and_the_same_seed_the_same(diabetes):
-    again, other = pb.load_regression(), pb.load_regression(seed=1)
-    assert [part.fingerprint for part in again] == [part.fingerprint for part in diabetes]
-    assert other[0].fingerprint != diabetes[0].fingerprint
-    assert diabetes[0].fingerprint != diabetes[1].fingerprint
-
-
-def test_slices_and_stretched_rows_are_regressions(diabetes):
-    test = diabetes[1]
-    part = test[10:30]
-    assert_array_equal(part.targets, test.targets[10:30])
-    assert (len(part), part.split, part.unit) == (20, "test", test.unit)
-    far = data.stretch(part)
-    assert_allclose(far.inputs, 3 * part.inputs)
-    assert_array_equal(far.targets, part.targets)
-    assert repr(far) == "Regression('diabetes/stretched', 'test': 20 rows of 10 features)"
-    with pytest.raises(ValueError, match="read-only"):
-        test.inputs[0] = 0
-
-
 # What is refused
 
 X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.float32)
@@ -465,13 +408,6 @@ def learned_on(inputs, targets, num_outputs=1, **settings):
     module = pb.MLP(hidden=(5,), num_outputs=num_outputs)
     likelihood = pb.LearnedGaussian(settings.pop("noise", 1.0))
     return pb.LogDensity(module, (inputs, targets), likelihood=likelihood, **settings)
-
-
-def regression_of(**change):
-    fields = {"inputs": X, "targets": Y, "features": ("a", "b", "c")}
-    return data.Regression(
-        **{**fields, **change}, target_mean=0, target_std=1, unit="m", name="toy", split="train"
-    )
 
 
 ONE = np.ones(3)
@@ -488,12 +424,6 @@ ONE = np.ones(3)
         (lambda: learned_on(X, Y + np.inf), "targets contain NaN or infinity"),
         (lambda: learned_on(X, Y, prior_scale=0.0), "prior_scale.* is 0.0"),
         (lambda: learned_on(X, Y, prior_scale={"no": 1.0}), "prefix of the parameters'"),
-        (lambda: pb.load_regression("diabets"), "unknown regression 'diabets'.*did you mean"),
-        (lambda: regression_of(inputs=X[0]), r"inputs have shape \(3,\); expected \(N, 3\)"),
-        (lambda: regression_of(features=("a",)), r"shape \(6, 3\); expected \(N, 1\)"),
-        (lambda: regression_of(targets=Y[:5]), r"targets have shape \(5,\); expected \(6,\)"),
-        (lambda: regression_of(targets=Y + np.nan), "contain NaN or infinity"),
-        (lambda: regression_of()[0], r"regression\[0\]: expected a slice"),
         (lambda: m.evaluate_regression(PRED, Y[:5]), r"targets have shape \(5,\) and there are 6"),
         (lambda: m.evaluate_regression(PRED, Y + np.nan), "targets contain NaN"),
         (lambda: m.evaluate_regression(PRED, Y, ONE), r"log_predictive has shape \(3,\)"),
