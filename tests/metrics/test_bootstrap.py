@@ -1,5 +1,7 @@
 """Bootstrap intervals: coverage, width, and the resamples that they come from."""
 
+import sys
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -53,6 +55,20 @@ def test_bootstrap_leaves_undefined_resamples_out():
     assert m.bootstrap(mean_of_positive, rare) == (2, 2, 2)
     never = m.bootstrap(mean_of_positive, np.zeros(3))
     assert never.to_dict() == {"value": None, "low": None, "high": None}
+
+
+def test_blocks_of_resamples_are_the_same_resamples(monkeypatch):
+    values = np.random.default_rng(7).normal(size=(40, 2))
+
+    def intervals():
+        alone = m.bootstrap_each(lambda v: v.mean(axis=0), values, num_resamples=30)
+        return alone + m.bootstrap_each(
+            lambda v, w: [v.mean() - w.mean()], values, values[:9], paired=False, num_resamples=30
+        )
+
+    whole = intervals()
+    monkeypatch.setattr(sys.modules["probbnn.metrics.bootstrap"], "_BLOCK", 100)
+    assert intervals() == whole
 
 
 @pytest.mark.parametrize(

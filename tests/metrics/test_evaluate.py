@@ -51,6 +51,33 @@ def test_evaluate_reports_each_metric_and_its_bootstrap(case):
     assert_allclose((result.thresholds.low[6], result.thresholds.high[6]), at_06[1:])
 
 
+@settings(deadline=None, max_examples=50)
+@given(case=votes_and_labels(lowest_label=0), seed=st.integers(0, 99))
+def test_resamples_at_once_are_the_resamples_one_by_one(case, seed):
+    probs, labels = case
+    by_confidence = np.argsort(-probs.max(1), kind="stable")
+    probs, labels = probs[by_confidence], labels[by_confidence]
+    result = m.evaluate(probs, labels, num_resamples=4, seed=seed)
+
+    def one_by_one(p, y):
+        table = m.accuracy_vs_confidence(p, y)
+        return [
+            *table.accuracy,
+            *table.coverage,
+            *(getattr(m, name)(p, y) for name in ROW_METRICS),
+            m.ece(p, y, 15, "equal_mass"),
+        ]
+
+    intervals = m.bootstrap_each(one_by_one, probs, labels, num_resamples=4, seed=seed)
+    bounds = np.array(intervals)[:, 1:]
+    thresholds = result.thresholds
+    assert_allclose(np.stack([thresholds.low, thresholds.high], 1), bounds[:11], rtol=1e-12)
+    coverage = np.stack([thresholds.coverage_low, thresholds.coverage_high], 1)
+    assert_allclose(coverage, bounds[11:22], rtol=1e-12)
+    found = [getattr(result, name) for name in [*ROW_METRICS, "ece_equal_mass"]]
+    assert_allclose(found, intervals[22:], rtol=1e-12, atol=1e-12)
+
+
 def test_evaluate_takes_a_predictive():
     probs, labels = softmax_case(n=20)
     predictive = types.SimpleNamespace(probs=probs.astype(np.float32))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from predictions import PROBS, assert_clean
@@ -92,6 +92,32 @@ def test_evaluate_ood_reports_each_metric_and_its_bootstrap():
             assert_allclose(getattr(result.scores[name], metric), expected, rtol=1e-12)
         assert name in str(result)
     assert_clean(result)
+
+
+@settings(deadline=None, max_examples=30)
+@given(score_in=score_lists, score_out=score_lists, seed=st.integers(0, 99))
+def test_resamples_at_once_are_the_resamples_one_by_one(score_in, score_out, seed):
+    """Ties within and between the two; a score for other inputs beside it changes nothing."""
+    result = m.evaluate_ood(
+        {"few": score_in, "many": score_case()[0]},
+        {"few": score_out, "many": score_case()[1]},
+        num_resamples=4,
+        seed=seed,
+    )
+    labels = np.repeat([0, 1], [len(score_in), len(score_out)])
+
+    def by_sklearn(a, b):
+        scores = np.append(a, b)
+        fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+        return [
+            roc_auc_score(labels, scores),
+            average_precision_score(labels, scores),
+            fpr[tpr >= 0.95 - 1e-12][0],
+        ]
+
+    descending = [np.sort(s)[::-1] for s in (score_in, score_out)]
+    expected = m.bootstrap_each(by_sklearn, *descending, paired=False, num_resamples=4, seed=seed)
+    assert_allclose(result.scores["few"], expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
