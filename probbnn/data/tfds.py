@@ -5,6 +5,7 @@ import gzip
 import io
 import os
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,8 @@ def load(
 ) -> tuple[Dataset, Dataset]:
     """The train and the test split of "mnist" or "fashion_mnist": see `probbnn.data.load`."""
     with requires(f"the data set {name}", extra="data"):
-        import array_record  # noqa: F401  TFDS imports it, and Pillow, only when they are needed
-        import PIL  # noqa: F401
-        import tensorflow_datasets  # noqa: F401
+        for package in ("tensorflow_datasets", "array_record", "PIL"):
+            import_module(package)  # TFDS itself imports the other two when it needs them
     builder = _builder(name, _data_root(data_dir))
     if not builder.data_path.exists():
         _prepare(builder, progress)
