@@ -1,5 +1,8 @@
 """Constants and functions that several test files use."""
 
+import hashlib
+from collections import Counter
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,3 +51,23 @@ def run_kernel(rng_key, kernel, target, positions, **settings):
     while not run.is_finished(state):
         state = advance(run, state)
     return finish(run, state), state
+
+
+def toy_dataset(n=6, classes=3, shape=(4, 4, 1), seed=0):
+    """Random images."""
+    rng = np.random.default_rng(seed)
+    return pb.Dataset(
+        images=rng.integers(256, size=(n, *shape), dtype=np.uint8),
+        labels=np.arange(n) % classes,
+        classes=tuple("abcdefghij"[:classes]),
+        name="toy",
+        split="test",
+    )
+
+
+def multiset(images, labels):
+    """Images with their labels, whatever their order."""
+    return Counter(
+        hashlib.sha256(image.tobytes() + bytes([label])).digest()
+        for image, label in zip(images, labels, strict=True)
+    )

@@ -195,7 +195,7 @@ def test_labels_of_a_run_are_its_own(tmp_path):
 
 def test_missing_data_without_network(tmp_path, capsys, monkeypatch):
     closed = "http://127.0.0.1:9/"
-    monkeypatch.setattr(probbnn.data, "_URLS", dict.fromkeys(probbnn.data._URLS, closed))
+    monkeypatch.setattr(probbnn.data.tfds, "_URLS", dict.fromkeys(probbnn.data.tfds._URLS, closed))
     out = tmp_path / "out"
     assert main(["run", "mnist", "--data-dir", str(tmp_path / "data"), "--out", str(out)]) == 2
     error = capsys.readouterr().err

@@ -1,10 +1,5 @@
-"""Regression from data to scores: learned noise, its predictive, metrics, scikit-learn's diabetes.
+"""Regression with learned noise: its density, its predictive; against SciPy and plain loops."""
 
-Against SciPy, numerical integration and plain loops.
-"""
-
-import json
-import types
 from functools import partial
 
 import flax.linen as nn
@@ -16,13 +11,11 @@ import pytest
 from flax import nnx
 from helpers import NUM_INPUTS, random_draws
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy import integrate, stats
+from scipy import stats
 from scipy.special import logsumexp
-from sklearn.datasets import load_diabetes
 
 import probbnn as pb
-from probbnn import data, predictive
-from probbnn import metrics as m
+from probbnn import predictive
 from probbnn.inference import collectors
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -211,7 +204,7 @@ def test_noise_is_learned_as_its_density_on_a_grid_has_it():
         (pb.LearnedGaussian(), (2,), (2,)),
     ],
 )
-def test_numpyro_has_the_same_law_of_the_targets(likelihood, output_shape, target_shape):
+def test_numpyro_has_the_same_distribution_of_the_targets(likelihood, output_shape, target_shape):
     rng = np.random.default_rng(0)
     outputs = jnp.asarray(rng.normal(size=(7, *output_shape)), jnp.float32)
     targets = rng.normal(size=(7, *target_shape)).astype(np.float32)
@@ -281,81 +274,6 @@ def test_log_predictive_of_fixed_noise_far_in_the_tails(regression, regression_d
     assert_allclose(result, exact, rtol=1e-5)
 
 
-# Metrics
-
-
-def simulated(n=400, seed=0):
-    rng = np.random.default_rng(seed)
-    mean, std = rng.normal(size=n), rng.uniform(0.2, 2.0, size=n)
-    return types.SimpleNamespace(mean=mean, std=std), rng.normal(mean, std)
-
-
-def value_of(name, mean, std, target):
-    pred = types.SimpleNamespace(mean=[mean], std=[std])
-    return getattr(m.evaluate_regression(pred, [target], num_resamples=1), name).value
-
-
-@pytest.mark.parametrize(
-    ("mean", "std", "target"), [(0.0, 1.0, 0.0), (0.3, 0.7, -1.0), (-2.0, 3.0, 4.5), (0, 1e-3, 1)]
-)
-def test_crps_is_its_integral(mean, std, target):
-    """∫ (F(y) − 1[y ≥ target])² dy, on both sides of the target."""
-    ends = min(mean - 12 * std, target), max(mean + 12 * std, target)
-    kinks = [mean - 5 * std, mean, mean + 5 * std]
-    below, _ = integrate.quad(
-        lambda y: stats.norm.cdf(y, mean, std) ** 2, ends[0], target, points=kinks, limit=200
-    )
-    above, _ = integrate.quad(
-        lambda y: stats.norm.sf(y, mean, std) ** 2, target, ends[1], points=kinks, limit=200
-    )
-    assert_allclose(value_of("crps", mean, std, target), below + above, rtol=1e-6)
-
-
-def test_metrics_are_their_definitions_with_bootstrap_intervals():
-    pred, targets = simulated()
-    low, high = stats.norm.interval(0.9, pred.mean, pred.std)
-    inner = stats.norm.interval(0.5, pred.mean, pred.std)
-    by_row = {
-        "rmse": (targets - pred.mean) ** 2,
-        "nll": -stats.norm.logpdf(targets, pred.mean, pred.std),
-        "coverage_50": (inner[0] <= targets) & (targets <= inner[1]),
-        "coverage_90": (low <= targets) & (targets <= high),
-        "width_90": high - low,
-    }
-    result = m.evaluate_regression(pred, targets, num_resamples=20, seed=3)
-    for name, rows in by_row.items():
-        mean = (lambda x: np.sqrt(x.mean())) if name == "rmse" else np.mean
-        expected = m.bootstrap(mean, rows, num_resamples=20, seed=3)
-        assert_allclose(getattr(result, name), expected, rtol=1e-10, err_msg=name)
-    assert list(result.to_dict()) == list(vars(result))
-    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
-    assert [line.split()[0] for line in str(result).splitlines()] == ["regression", *vars(result)]
-
-
-def test_calibrated_predictions_cover_and_overconfident_ones_do_not():
-    pred, targets = simulated(n=4_000)
-    result = m.evaluate_regression(pred, targets, num_resamples=2)
-    # Binomial: five standard errors of 0.0079 and 0.0047.
-    assert abs(result.coverage_50.value - 0.5) < 0.04
-    assert abs(result.coverage_90.value - 0.9) < 0.024
-    sure = types.SimpleNamespace(mean=pred.mean, std=pred.std / 3)
-    overconfident = m.evaluate_regression(sure, targets, num_resamples=2)
-    assert overconfident.coverage_90.value < 0.5
-    assert overconfident.rmse.value == result.rmse.value
-    assert overconfident.nll.value > result.nll.value
-    assert overconfident.crps.value > result.crps.value
-
-
-def test_several_outputs_average_and_their_log_densities_add():
-    pred, targets = simulated()
-    pair = types.SimpleNamespace(mean=pred.mean.reshape(200, 2), std=pred.std.reshape(200, 2))
-    one = m.evaluate_regression(pred, targets, num_resamples=2)
-    two = m.evaluate_regression(pair, targets.reshape(200, 2), num_resamples=2)
-    for name in vars(one):
-        factor = 2 if name == "nll" else 1
-        assert_allclose(getattr(two, name).value, factor * getattr(one, name).value)
-
-
 def test_a_predictive_is_evaluated_by_the_density_of_its_mixture(learned, learned_draws, held_out):
     pred, y = pb.predict(learned, learned_draws, held_out), np.linspace(-1, 1, 9)
     log_density = pb.log_predictive(learned, learned_draws, held_out, y)
@@ -367,119 +285,15 @@ def test_a_predictive_is_evaluated_by_the_density_of_its_mixture(learned, learne
     assert mixture.crps == gaussian.crps
 
 
-@pytest.mark.parametrize(
-    ("mean", "std", "reference_mean", "reference_std"),
-    [
-        (0.0, 1.0, 0.5, 1.0),
-        (0.0, 1.0, 0.0, 2.0),
-        (1.0, 0.3, -0.5, 1.7),
-        (-1.0, 1.7, 2.0, 0.3),
-        (0.0, 1.0, 1e-3, 1.0 + 1e-9),
-        (0.0, 1.0, 0.0, 1.0 + 1e-4),
-        (0.0, 1.0, 50.0, 2.0),
-        (3.0, 2.0, 3.0, 2.0),
-    ],
-)
-def test_fidelity_is_its_definition(mean, std, reference_mean, reference_std):
-    arrays = [[mean], [std], [reference_mean], [reference_std]]
-    result = m.regression_fidelity(*arrays, num_resamples=1)
-    assert_allclose(result.mean_error.value, abs(mean - reference_mean) / reference_std)
-    assert_allclose(result.spread_error.value, abs(np.log(std / reference_std)))
-    grid = np.linspace(-20, 70, 2_000_001)
-    gap = stats.norm.pdf(grid, mean, std) - stats.norm.pdf(grid, reference_mean, reference_std)
-    exact = 0.5 * np.trapezoid(np.abs(gap), grid)
-    assert_allclose(result.total_variation.value, exact, rtol=1e-6, atol=1e-9)
-
-
-def test_fidelity_averages_over_inputs_and_outputs_with_bootstrap_intervals():
-    rng = np.random.default_rng(0)
-    means, stds = rng.normal(size=(2, 40, 2)), rng.uniform(0.5, 2, size=(2, 40, 2))
-    result = m.regression_fidelity(means[0], stds[0], means[1], stds[1], num_resamples=30, seed=5)
-    error = np.abs(means[0] - means[1]) / stds[1]
-    expected = m.bootstrap(np.mean, error.mean(axis=1), num_resamples=30, seed=5)
-    assert_allclose(result.mean_error, expected)
-    swapped = m.regression_fidelity(means[1], stds[1], means[0], stds[0], num_resamples=1)
-    assert_allclose(swapped.total_variation.value, result.total_variation.value)
-    assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
-    assert [line.split()[0] for line in str(result).splitlines()] == ["fidelity", *vars(result)]
-
-
-# Data
-
-
-@pytest.fixture(scope="module")
-def diabetes():
-    return pb.load_regression("diabetes")
-
-
-def test_diabetes_is_standardised_by_the_training_split(diabetes):
-    train, test = diabetes
-    assert (len(train), len(test)) == (342, 100)
-    assert train.inputs.dtype == train.targets.dtype == np.float32
-    assert_allclose(train.inputs.mean(axis=0), 0, atol=1e-6)
-    assert_allclose(train.inputs.std(axis=0), 1, atol=1e-6)
-    assert_allclose([train.targets.mean(), train.targets.std()], [0, 1], atol=1e-6)
-    assert np.abs(test.inputs.mean(axis=0)).max() > 0.01
-    assert (test.target_mean, test.target_std) == (train.target_mean, train.target_std)
-
-
-def test_diabetes_is_scikit_learns_table_each_row_once(diabetes):
-    table = load_diabetes(scaled=False)
-    targets = np.concatenate(
-        [part.target_mean + part.target_std * part.targets for part in diabetes]
-    )
-    inputs = np.concatenate([part.inputs for part in diabetes])
-    # Rows by their targets and, among equal ones, by a column that tells them apart.
-    bmi = diabetes[0].features.index("bmi")
-    mine = np.lexsort((inputs[:, bmi], np.rint(targets)))
-    theirs = np.lexsort((table.data[:, bmi], table.target))
-    assert_allclose(targets[mine], table.target[theirs], rtol=1e-5)
-    raw = table.data[theirs]
-    slope = raw.std(axis=0) / inputs.std(axis=0)
-    assert_allclose((inputs[mine] - inputs.mean(axis=0)) * slope, raw - raw.mean(axis=0), atol=2e-3)
-    assert diabetes[0].features == tuple(table.feature_names)
-
-
-def test_another_seed_is_another_split_and_the_same_seed_the_same(diabetes):
-    again, other = pb.load_regression(), pb.load_regression(seed=1)
-    assert [part.fingerprint for part in again] == [part.fingerprint for part in diabetes]
-    assert other[0].fingerprint != diabetes[0].fingerprint
-    assert diabetes[0].fingerprint != diabetes[1].fingerprint
-
-
-def test_slices_and_stretched_rows_are_regressions(diabetes):
-    test = diabetes[1]
-    part = test[10:30]
-    assert_array_equal(part.targets, test.targets[10:30])
-    assert (len(part), part.split, part.unit) == (20, "test", test.unit)
-    far = data.stretch(part)
-    assert_allclose(far.inputs, 3 * part.inputs)
-    assert_array_equal(far.targets, part.targets)
-    assert repr(far) == "Regression('diabetes/stretched', 'test': 20 rows of 10 features)"
-    with pytest.raises(ValueError, match="read-only"):
-        test.inputs[0] = 0
-
-
 # What is refused
 
 X, Y = np.zeros((6, 3), np.float32), np.zeros(6, np.float32)
-PRED = types.SimpleNamespace(mean=np.zeros(6), std=np.ones(6))
 
 
 def learned_on(inputs, targets, num_outputs=1, **settings):
     module = pb.MLP(hidden=(5,), num_outputs=num_outputs)
     likelihood = pb.LearnedGaussian(settings.pop("noise", 1.0))
     return pb.LogDensity(module, (inputs, targets), likelihood=likelihood, **settings)
-
-
-def regression_of(**change):
-    fields = {"inputs": X, "targets": Y, "features": ("a", "b", "c")}
-    return data.Regression(
-        **{**fields, **change}, target_mean=0, target_std=1, unit="m", name="toy", split="train"
-    )
-
-
-ONE = np.ones(3)
 
 
 @pytest.mark.parametrize(
@@ -493,25 +307,6 @@ ONE = np.ones(3)
         (lambda: learned_on(X, Y + np.inf), "targets contain NaN or infinity"),
         (lambda: learned_on(X, Y, prior_scale=0.0), "prior_scale.* is 0.0"),
         (lambda: learned_on(X, Y, prior_scale={"no": 1.0}), "prefix of the parameters'"),
-        (lambda: pb.load_regression("diabets"), "unknown regression 'diabets'.*did you mean"),
-        (lambda: regression_of(inputs=X[0]), r"inputs have shape \(3,\); expected \(N, 3\)"),
-        (lambda: regression_of(features=("a",)), r"shape \(6, 3\); expected \(N, 1\)"),
-        (lambda: regression_of(targets=Y[:5]), r"targets have shape \(5,\); expected \(6,\)"),
-        (lambda: regression_of(targets=Y + np.nan), "contain NaN or infinity"),
-        (lambda: regression_of()[0], r"regression\[0\]: expected a slice"),
-        (lambda: m.evaluate_regression(PRED, Y[:5]), r"targets have shape \(5,\) and there are 6"),
-        (lambda: m.evaluate_regression(PRED, Y + np.nan), "targets contain NaN"),
-        (lambda: m.evaluate_regression(PRED, Y, ONE), r"log_predictive has shape \(3,\)"),
-        (
-            lambda: m.evaluate_regression(types.SimpleNamespace(mean=Y, std=Y), Y),
-            "positive finite standard deviations",
-        ),
-        (
-            lambda: m.evaluate_regression(types.SimpleNamespace(mean=Y, std=1.0), Y),
-            r"mean has shape \(6,\) and std \(\)",
-        ),
-        (lambda: m.regression_fidelity(ONE, ONE, ONE[:2], ONE[:2]), r"\(3, 1\) .* \(2, 1\)"),
-        (lambda: m.regression_fidelity(ONE, ONE, ONE, -ONE), "^reference: .* positive"),
     ],
 )
 def test_bad_input_is_one_clear_line(call, message):

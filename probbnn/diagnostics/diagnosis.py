@@ -34,7 +34,7 @@ def diagnose(tree: trees.Tree, superchains: Sequence[int] | None = None) -> Conv
     """Judge convergence from an ArviZ tree.
 
     Args:
-        tree: an `xarray.DataTree` from `Draws.to_datatree`, or of any run: `arviz.from_numpyro`,
+        tree: an `xarray.DataTree` from `probbnn.to_datatree`, or of any run: `arviz.from_numpyro`,
             or one with a ``posterior`` made by hand; an ArviZ 0.23 `InferenceData` too. The
             function's values are looked for in ``posterior_predictive`` as ``probability`` or
             ``output`` (other names there are taken for new observations, which say nothing about
@@ -60,7 +60,7 @@ def diagnose(tree: trees.Tree, superchains: Sequence[int] | None = None) -> Conv
     if posterior is None or not {"chain", "draw"} <= set(posterior.dims):
         raise InputError(
             f"the {type(tree).__name__} has no group posterior with dims chain and draw; give what "
-            "draws.to_datatree(target, probes) or an arviz.from_… function returned"
+            "to_datatree(draws, target, probes) or an arviz.from_… function returned"
         )
     num_chains, num_draws = posterior.sizes["chain"], posterior.sizes["draw"]
     if not num_chains * num_draws:

@@ -21,13 +21,7 @@ from probbnn.metrics.calibration import (
     nll,
     reliability,
 )
-from probbnn.metrics.evaluate import (
-    Evaluation,
-    OodEvaluation,
-    OodMetrics,
-    evaluate,
-    evaluate_ood,
-)
+from probbnn.metrics.evaluate import Evaluation, evaluate
 from probbnn.metrics.fidelity import (
     Fidelity,
     agreement,
@@ -35,7 +29,16 @@ from probbnn.metrics.fidelity import (
     evaluate_fidelity,
     total_variation,
 )
-from probbnn.metrics.ood import aupr, auroc, entropy, fpr95, max_prob_score
+from probbnn.metrics.ood import (
+    OodEvaluation,
+    OodMetrics,
+    aupr,
+    auroc,
+    entropy,
+    evaluate_ood,
+    fpr95,
+    max_prob_score,
+)
 from probbnn.metrics.regression import (
     RegressionEvaluation,
     RegressionFidelity,

@@ -1,6 +1,6 @@
 """What the metrics share: checks of the input, confidence and correctness, ties."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ from probbnn.errors import InputError
 
 __all__ = [
     "ROUNDING",
+    "HasProbs",
     "TopLabel",
     "check_labelled",
     "check_labels",
@@ -22,6 +23,14 @@ ROUNDING = 1e-6
 bin edge: 6 votes of 10 are 0.60000002 in float32, and a certain softmax may be 0.9999999."""
 
 _ROW_SUM_TOLERANCE = 1e-3
+
+
+class HasProbs(Protocol):
+    """An object that carries class probabilities, such as a predictive."""
+
+    @property
+    def probs(self) -> npt.ArrayLike:
+        """Class probabilities, (n, K)."""
 
 
 class TopLabel(NamedTuple):
@@ -54,7 +63,7 @@ def ranked(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return order, np.diff(np.append(starts, len(values)))
 
 
-def check_probs(probs: Any) -> np.ndarray:
+def check_probs(probs: npt.ArrayLike | HasProbs) -> np.ndarray:
     """Return class probabilities (n, K) as float64, or say what is wrong with them.
 
     Args:
@@ -73,7 +82,7 @@ def check_probs(probs: Any) -> np.ndarray:
     if len(probs) == 0:
         raise InputError("probs has no rows; expected at least one: check what was selected.")
     _check_rows(np.isfinite(probs).all(axis=1), "finite", "look for divergent draws", probs)
-    in_range = ((probs >= -ROUNDING) & (probs <= 1 + ROUNDING)).all(axis=1)
+    in_range = np.all((probs >= -ROUNDING) & (probs <= 1 + ROUNDING), axis=1)
     _check_rows(in_range, "in [0, 1]", "apply softmax to logits first", probs)
     normalised = np.abs(probs.sum(axis=1) - 1) <= _ROW_SUM_TOLERANCE
     _check_rows(normalised, "probabilities that sum to 1", "apply softmax to logits first", probs)

@@ -1,7 +1,7 @@
-"""How sure is a metric? Percentile bootstrap over rows."""
+"""Percentile bootstrap over rows: the interval around a metric."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +9,19 @@ import numpy.typing as npt
 
 from probbnn.errors import InputError
 
-__all__ = ["Interval", "bootstrap", "bootstrap_each", "rounded"]
+__all__ = [
+    "Interval",
+    "bootstrap",
+    "bootstrap_counts",
+    "bootstrap_each",
+    "bootstrap_means",
+    "means",
+    "rounded",
+    "sums_before",
+]
+
+# Resamples are taken in blocks of so many counts: 2 MB, what a core's own cache holds.
+_BLOCK = 2**18
 
 
 def rounded(number: float, digits: int) -> str:
@@ -116,17 +128,65 @@ def bootstrap_each(
         InputError: As for `bootstrap`.
     """
     samples = [np.asarray(array) for array in arrays]
-    _check(samples, paired, num_resamples, level)
-    rng = np.random.default_rng(seed)
+    _check_samples(samples, paired)
 
-    def resample() -> list[np.ndarray]:
-        if paired:
-            rows = _draw_rows(rng, len(samples[0]))
-            return [sample[rows] for sample in samples]
-        return [sample[_draw_rows(rng, len(sample))] for sample in samples]
+    def of_rows(*counts: np.ndarray) -> np.ndarray:
+        return np.array([metrics(*resample(drawn)) for drawn in zip(*counts, strict=True)], float)
 
-    values = metrics(*samples)
-    replicates = np.array([metrics(*resample()) for _ in range(num_resamples)], dtype=np.float64)
+    def resample(times_drawn: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+        # In ascending order: a sorted sample stays sorted, and metrics that sort are fast.
+        of_each = times_drawn * len(samples) if paired else times_drawn
+        return [np.repeat(*pair, axis=0) for pair in zip(samples, of_each, strict=True)]
+
+    return bootstrap_counts(
+        of_rows,
+        *(len(sample) for sample in samples[: 1 if paired else None]),
+        num_resamples=num_resamples,
+        level=level,
+        seed=seed,
+    )
+
+
+def bootstrap_counts(
+    metrics: Callable[..., np.ndarray],
+    *sizes: int,
+    num_resamples: int = 500,
+    level: float = 0.95,
+    seed: int = 0,
+) -> list[Interval]:
+    """`bootstrap_each` of numbers that follow from how often each row was drawn.
+
+    What does not depend on the resample, such as an order of the rows, need be computed only once,
+    and many resamples take few calls of NumPy.
+
+    Args:
+        metrics: Takes an array of integers (block, n) for each sample, how often each resample of
+            a block drew each row, and returns the numbers of each resample, (block, k).
+        *sizes: Number of rows of each sample, at least 1; the samples are independent.
+        num_resamples: See `bootstrap`.
+        level: See `bootstrap`.
+        seed: See `bootstrap`: the same seed draws the same rows.
+
+    Returns:
+        One interval for each of the k numbers.
+
+    Raises:
+        InputError: If an option is out of range.
+
+    Examples:
+        >>> values = np.arange(100.0)
+        >>> (mean,) = bootstrap_counts(lambda counts: means(counts, values[None]), 100)
+        >>> print(f"{mean.value} [{mean.low:.0f}, {mean.high:.0f}]")
+        49.5 [44, 55]
+    """
+    if num_resamples < 1 or not 0 < level < 1:
+        raise InputError(
+            f"bootstrap was given num_resamples={num_resamples} and level={level}; expected at "
+            "least 1 and a number between 0 and 1: 500 and 0.95 are customary."
+        )
+    (values,) = metrics(*(np.ones((1, size), np.intp) for size in sizes))
+    blocks = _draw(sizes, num_resamples, np.random.default_rng(seed))
+    replicates = np.concatenate([metrics(*counts) for counts in blocks])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)
         bounds = np.nanquantile(replicates, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -136,13 +196,55 @@ def bootstrap_each(
     ]
 
 
-def _draw_rows(rng: np.random.Generator, num_rows: int) -> np.ndarray:
-    # In ascending order, since then a sorted sample stays sorted and metrics that sort are fast.
-    times_drawn = np.bincount(rng.integers(num_rows, size=num_rows), minlength=num_rows)
-    return np.repeat(np.arange(num_rows), times_drawn)
+def _draw(
+    sizes: Sequence[int], num_resamples: int, rng: np.random.Generator
+) -> Iterator[list[np.ndarray]]:
+    """How often each row is drawn, (block, n) for each sample, block after block."""
+    block = max(1, _BLOCK // sum(sizes))
+    for start in range(0, num_resamples, block):
+        number = min(block, num_resamples - start)
+        counts = [np.empty((number, size), np.intp) for size in sizes]
+        for i in range(number):
+            for size, of_sample in zip(sizes, counts, strict=True):
+                of_sample[i] = np.bincount(rng.integers(size, size=size), minlength=size)
+        yield counts
 
 
-def _check(samples: list[np.ndarray], paired: bool, num_resamples: int, level: float) -> None:
+def sums_before(counts: np.ndarray) -> np.ndarray:
+    """Number of rows drawn before each row, and their number, (block, n + 1) of counts (block, n).
+
+    Examples:
+        >>> sums_before(np.array([[2, 0, 1]]))
+        array([[0, 2, 2, 3]])
+    """
+    before = np.zeros((len(counts), counts.shape[1] + 1), counts.dtype)
+    np.cumsum(counts, axis=1, out=before[:, 1:])
+    return before
+
+
+def means(counts: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Means of columns (k, n) over resamples that drew each row so often, (block, n): (block, k).
+
+    Examples:
+        >>> means(np.array([[2, 0, 1]]), np.array([[0.3, 0.5, 0.9], [1.0, 1.0, 1.0]]))
+        array([[0.5, 1. ]])
+    """
+    # No matrix product: it waits for threads, which is slow where other work keeps the cores busy.
+    return np.einsum("bn,kn->bk", counts, columns) / counts.shape[1]
+
+
+def bootstrap_means(*columns: np.ndarray, num_resamples: int, seed: int) -> list[Interval]:
+    """95 % intervals of the means of columns (n,), all from the same resamples of rows."""
+    rows = np.stack(columns).astype(np.float64)
+    return bootstrap_counts(
+        lambda counts: means(counts, rows),
+        rows.shape[1],
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+
+
+def _check_samples(samples: list[np.ndarray], paired: bool) -> None:
     if not samples or any(sample.ndim == 0 or len(sample) == 0 for sample in samples):
         shapes = ", ".join(str(sample.shape) for sample in samples) or "none"
         raise InputError(f"bootstrap was given arrays of shape {shapes}; expected rows in each.")
@@ -150,9 +252,4 @@ def _check(samples: list[np.ndarray], paired: bool, num_resamples: int, level: f
         raise InputError(
             f"bootstrap was given arrays of {', '.join(str(len(s)) for s in samples)} rows; "
             "expected as many in each: pass paired=False for independent samples."
-        )
-    if num_resamples < 1 or not 0 < level < 1:
-        raise InputError(
-            f"bootstrap was given num_resamples={num_resamples} and level={level}; expected at "
-            "least 1 and a number between 0 and 1: 500 and 0.95 are customary."
         )

@@ -1,4 +1,4 @@
-"""Are the probabilities right? Accuracy, proper scores and calibration error.
+"""Accuracy, proper scores and calibration error: whether the probabilities are right.
 
 Every function takes class probabilities (n, K) and labels (n,), and returns one number.
 """
@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from probbnn.errors import InputError
+from probbnn.errors import InputError, one_of
 from probbnn.metrics._inputs import (
     ROUNDING,
     check_labelled,
@@ -66,9 +66,7 @@ def nll(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         >>> round(nll([[0.5, 0.5], [0.25, 0.75]], [0, 0]), 6)
         1.039721
     """
-    probs = check_probs(probs)
-    labels = check_labels(labels, probs)
-    check_labelled(labels)
+    probs, labels = _check(probs, labels)
     return float(nll_rows(probs, labels).mean())
 
 
@@ -93,9 +91,7 @@ def brier(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         >>> brier([[0.5, 0.5], [1.0, 0.0]], [0, 1])
         1.25
     """
-    probs = check_probs(probs)
-    labels = check_labels(labels, probs)
-    check_labelled(labels)
+    probs, labels = _check(probs, labels)
     return float(brier_rows(probs, labels).mean())
 
 
@@ -129,7 +125,8 @@ def ece(
         >>> round(ece([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]], [0, 1, 1]), 6)
         0.4
     """
-    return ece_of(reliability(probs, labels, num_bins, binning))
+    bins = reliability(probs, labels, num_bins, binning)
+    return float(np.average(np.abs(bins.accuracy - bins.confidence), weights=bins.counts))
 
 
 class Reliability(NamedTuple):
@@ -144,11 +141,6 @@ class Reliability(NamedTuple):
     confidence: np.ndarray
     accuracy: np.ndarray
     counts: np.ndarray
-
-
-def ece_of(bins: Reliability) -> float:
-    """Expected calibration error of a reliability diagram."""
-    return float(np.average(np.abs(bins.accuracy - bins.confidence), weights=bins.counts))
 
 
 def reliability(
@@ -179,21 +171,12 @@ def reliability(
         >>> reliability([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6]], [0, 1, 1]).counts
         array([1, 2])
     """
-    probs = check_probs(probs)
-    labels = check_labels(labels, probs)
-    check_labelled(labels)
+    probs, labels = _check(probs, labels)
     if num_bins < 1:
         raise InputError(f"num_bins is {num_bins}; expected at least 1: 15 is customary.")
-    if binning not in _BIN_INDEX:
-        raise InputError(f"binning is {binning!r}; expected one of {', '.join(_BIN_INDEX)}.")
-    return reliability_of(*top_label(probs, labels), num_bins, binning)
-
-
-def reliability_of(
-    confidence: np.ndarray, correct: np.ndarray, num_bins: int, binning: Binning
-) -> Reliability:
-    """Reliability diagram of checked and reduced input, (n,) each."""
-    index = _BIN_INDEX[binning](confidence, num_bins)
+    find_bins = _BINNINGS[one_of(binning, _BINNINGS, "binning")]
+    confidence, correct = top_label(probs, labels)
+    index = find_bins(confidence, num_bins)
     counts = np.bincount(index, minlength=num_bins)
     filled = counts > 0
     counts = counts[filled]
@@ -202,12 +185,13 @@ def reliability_of(
     return Reliability(total_confidence / counts, total_correct / counts, counts)
 
 
-def _equal_width(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+def equal_width_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+    """Index of each row's bin of equal width, (n,), from 0 for the least confident."""
     above = np.ceil((confidence - ROUNDING) * num_bins).astype(np.intp)
     return above.clip(1, num_bins) - 1
 
 
-def _equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
+def _equal_mass_bins(confidence: np.ndarray, num_bins: int) -> np.ndarray:
     order, sizes = ranked(confidence)
     middle_rank = len(confidence) - np.cumsum(sizes) + sizes / 2
     index = np.empty(len(confidence), dtype=np.intp)
@@ -215,4 +199,12 @@ def _equal_mass(confidence: np.ndarray, num_bins: int) -> np.ndarray:
     return index
 
 
-_BIN_INDEX = {"equal_width": _equal_width, "equal_mass": _equal_mass}
+_BINNINGS = {"equal_width": equal_width_bins, "equal_mass": _equal_mass_bins}
+
+
+def _check(probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities, and labels that belong to a class each."""
+    probs = check_probs(probs)
+    labels = check_labels(labels, probs)
+    check_labelled(labels)
+    return probs, labels

@@ -1,4 +1,4 @@
-"""Is it the posterior's predictive? Distances to the predictive of a reference posterior.
+"""Fidelity: distances of a predictive to that of a reference posterior.
 
 The reference is a sampler that is trusted, such as long full-batch NUTS. What it has of Monte Carlo
 error counts against both: a second run of it, of the same length, shows how near zero one can get.
@@ -9,14 +9,15 @@ for agreement and total variation.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from probbnn.errors import InputError
-from probbnn.metrics._inputs import check_probs
-from probbnn.metrics.bootstrap import Interval, bootstrap_each
-from probbnn.metrics.evaluate import HasProbs
+from probbnn.metrics._inputs import HasProbs, check_probs
+from probbnn.metrics._tables import Intervals
+from probbnn.metrics.bootstrap import Interval, bootstrap_means
 from probbnn.metrics.ood import entropy
 
 __all__ = ["Fidelity", "agreement", "entropy_error", "evaluate_fidelity", "total_variation"]
@@ -109,7 +110,7 @@ def _check_pair(
 
 
 @dataclass(frozen=True)
-class Fidelity:
+class Fidelity(Intervals):
     """How close a predictive is to that of a reference, with 95 % bootstrap intervals.
 
     ``print`` it for a table.
@@ -120,17 +121,11 @@ class Fidelity:
         entropy_error: See `entropy_error`, in nats.
     """
 
+    _title: ClassVar = "fidelity"
+
     agreement: Interval
     total_variation: Interval
     entropy_error: Interval
-
-    def __str__(self) -> str:
-        rows = {"fidelity": "value [95 % interval]", **vars(self)}
-        return "\n".join(f"{name:<15}  {cell}" for name, cell in rows.items())
-
-    def to_dict(self) -> dict[str, dict[str, float | None]]:
-        """Name of metric -> value, low and high, for JSON."""
-        return {name: interval.to_dict() for name, interval in vars(self).items()}
 
 
 def evaluate_fidelity(
@@ -163,8 +158,7 @@ def evaluate_fidelity(
     """
     pair = _check_pair(probs, reference)
     return Fidelity(
-        *bootstrap_each(
-            lambda *columns: [column.mean() for column in columns],
+        *bootstrap_means(
             _agreement_rows(*pair),
             _total_variation_rows(*pair),
             _entropy_error_rows(*pair),

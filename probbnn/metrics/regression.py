@@ -1,18 +1,19 @@
-"""Is a regression right, and does it know how wrong it is? Scores of means and spreads.
+"""Scores of a regression: whether it is right, and knows how wrong it is.
 
 A predictive is taken for a Gaussian with its mean and standard deviation, which a mixture over
 draws need not be; only an NLL from `probbnn.log_predictive` is that of the mixture itself.
 """
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
 from probbnn.errors import InputError
-from probbnn.metrics.bootstrap import Interval, bootstrap_each
+from probbnn.metrics._tables import Intervals
+from probbnn.metrics.bootstrap import Interval, bootstrap_counts, bootstrap_means, means
 
 __all__ = [
     "HasMoments",
@@ -27,16 +28,16 @@ class HasMoments(Protocol):
     """An object that carries means and standard deviations, such as a `GaussianPredictive`."""
 
     @property
-    def mean(self) -> Any:
+    def mean(self) -> npt.ArrayLike:
         """Predicted means, (n,) or (n, k), in units of the targets."""
 
     @property
-    def std(self) -> Any:
+    def std(self) -> npt.ArrayLike:
         """Standard deviations of a new observation, like `mean`."""
 
 
 @dataclass(frozen=True)
-class RegressionEvaluation:
+class RegressionEvaluation(Intervals):
     """Metrics of a regression's predictive, with 95 % bootstrap intervals.
 
     ``print`` it for a table. With k outputs each is a mean over them, but for ``nll``, their sum.
@@ -51,19 +52,14 @@ class RegressionEvaluation:
         width_90: Mean width of the central 90 % interval, in units of the targets.
     """
 
+    _title: ClassVar = "regression"
+
     rmse: Interval
     nll: Interval
     crps: Interval
     coverage_50: Interval
     coverage_90: Interval
     width_90: Interval
-
-    def __str__(self) -> str:
-        return _table("regression", vars(self))
-
-    def to_dict(self) -> dict[str, dict[str, float | None]]:
-        """Name of metric -> value, low and high, for JSON."""
-        return {name: interval.to_dict() for name, interval in vars(self).items()}
 
 
 def evaluate_regression(
@@ -115,18 +111,26 @@ def evaluate_regression(
         nll = -_check_log_predictive(log_predictive, len(mean))
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     crps = std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
-    by_row = [
+    absolute = np.abs(z)
+    squared_error, *others = (
         np.mean(rows, axis=1)
         for rows in (
             error**2,
             crps,
-            np.abs(z) <= _half_width(0.5),
-            np.abs(z) <= _half_width(0.9),
+            absolute <= _half_width(0.5),
+            absolute <= _half_width(0.9),
             2 * _half_width(0.9) * std,
         )
-    ]
+    )
+    columns = np.stack([squared_error, nll, *others])
+
+    def metrics(counts: np.ndarray) -> np.ndarray:
+        found = means(counts, columns)
+        found[:, 0] = np.sqrt(found[:, 0])
+        return found
+
     return RegressionEvaluation(
-        *bootstrap_each(_all_metrics, nll, *by_row, num_resamples=num_resamples, seed=seed)
+        *bootstrap_counts(metrics, len(mean), num_resamples=num_resamples, seed=seed)
     )
 
 
@@ -135,12 +139,8 @@ def _half_width(level: float) -> float:
     return float(ndtri(0.5 + level / 2))
 
 
-def _all_metrics(nll: np.ndarray, squared_error: np.ndarray, *others: np.ndarray) -> list[float]:
-    return [np.sqrt(squared_error.mean()), nll.mean(), *(rows.mean() for rows in others)]
-
-
 @dataclass(frozen=True)
-class RegressionFidelity:
+class RegressionFidelity(Intervals):
     """How close a regression's predictive is to that of a reference, with 95 % intervals.
 
     ``print`` it for a table. Each is a mean over inputs and outputs; 0 is perfect.
@@ -151,16 +151,11 @@ class RegressionFidelity:
         total_variation: Total variation distance of the two Gaussians, in [0, 1].
     """
 
+    _title: ClassVar = "fidelity"
+
     mean_error: Interval
     spread_error: Interval
     total_variation: Interval
-
-    def __str__(self) -> str:
-        return _table("fidelity", vars(self))
-
-    def to_dict(self) -> dict[str, dict[str, float | None]]:
-        """Name of metric -> value, low and high, for JSON."""
-        return {name: interval.to_dict() for name, interval in vars(self).items()}
 
 
 def regression_fidelity(
@@ -175,8 +170,8 @@ def regression_fidelity(
     """How close a regression's predictive is to that of a reference posterior.
 
     Both are taken for Gaussians with these means and standard deviations. With ``std`` of a
-    `GaussianPredictive` they are laws of a new observation, which noise makes alike; with
-    ``epistemic_std`` they are laws of the function, where samplers differ. The 95 % bootstrap
+    `GaussianPredictive` they are distributions of a new observation, which noise makes alike; with
+    ``epistemic_std`` they are those of the function, where samplers differ. The 95 % bootstrap
     intervals tell nothing about other draws of either posterior: see `bootstrap`.
 
     Args:
@@ -215,14 +210,7 @@ def regression_fidelity(
             _total_variation(mean, std, reference_mean, reference_std),
         )
     ]
-    return RegressionFidelity(
-        *bootstrap_each(
-            lambda *columns: [column.mean() for column in columns],
-            *by_row,
-            num_resamples=num_resamples,
-            seed=seed,
-        )
-    )
+    return RegressionFidelity(*bootstrap_means(*by_row, num_resamples=num_resamples, seed=seed))
 
 
 def _total_variation(
@@ -244,12 +232,6 @@ def _total_variation(
     high = (d**2 + 2 * r**2 * np.log(r)) / q
     distance = ndtr(high) - ndtr(low) - ndtr((high - d) / r) + ndtr((low - d) / r)
     return np.where(same, 0.0, distance.clip(0, 1))
-
-
-def _table(title: str, metrics: dict[str, Interval]) -> str:
-    rows = {title: "value [95 % interval]", **metrics}
-    width = max(map(len, rows))
-    return "\n".join(f"{name:<{width}}  {cell}" for name, cell in rows.items())
 
 
 def _check_moments(mean: npt.ArrayLike, std: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:

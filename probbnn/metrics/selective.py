@@ -1,4 +1,4 @@
-"""Does confidence tell right from wrong? Selective prediction.
+"""Selective prediction: whether confidence tells right from wrong.
 
 A selective predictor answers only where its confidence, the largest probability, is high enough.
 Coverage is the fraction of rows it answers, risk the fraction of those it gets wrong. Rows of equal
@@ -6,7 +6,7 @@ confidence (ten votes make at most ten levels) have no order of their own: every
 expectation over a random order of them, hence the same for any order of the rows.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,7 @@ class AccuracyVsConfidence(NamedTuple):
             return text
         return f"{text} [{self.low[i]:.4g}, {self.high[i]:.4g}]"
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, list[float | None] | None]:
         """The columns as lists for JSON, with None for NaN and for bounds not computed."""
         return {
             name: None if column is None else _without_nan(column)
@@ -161,25 +161,22 @@ def risk_coverage(probs: npt.ArrayLike, labels: npt.ArrayLike) -> RiskCoverage:
         >>> risk_coverage([[0.9, 0.1], [0.6, 0.4]], [0, 1]).risk
         array([0. , 0.5])
     """
-    errors = expected_errors(*_reduce(probs, labels))
+    errors = _expected_errors(probs, labels)
     rank = np.arange(1, len(errors) + 1)
     return RiskCoverage(rank / len(errors), errors / rank)
 
 
-def expected_errors(confidence: np.ndarray, correct: np.ndarray) -> np.ndarray:
+def _expected_errors(probs: npt.ArrayLike, labels: npt.ArrayLike) -> np.ndarray:
     """Expected number of errors among the 1, 2, ..., n most confident rows, (n,).
 
     Over a random order of a block of ties, each of its rows is wrong with the block's error rate.
     """
+    probs = check_probs(probs)
+    confidence, correct = top_label(probs, check_labels(labels, probs))
     order, sizes = ranked(confidence)
     starts = np.cumsum(sizes) - sizes
     errors = np.add.reduceat(~correct[order], starts, dtype=np.float64)
     return np.cumsum(np.repeat(errors / sizes, sizes))
-
-
-def _reduce(probs: npt.ArrayLike, labels: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    probs = check_probs(probs)
-    return top_label(probs, check_labels(labels, probs))
 
 
 def aurc(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -199,10 +196,10 @@ def aurc(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         >>> aurc([[0.9, 0.1], [0.6, 0.4]], [0, 1])
         0.25
     """
-    return aurc_of(expected_errors(*_reduce(probs, labels)))
+    return _mean_risk(_expected_errors(probs, labels))
 
 
-def aurc_of(errors: np.ndarray) -> float:
+def _mean_risk(errors: np.ndarray) -> float:
     """Area under the risk-coverage curve of cumulative errors (n,)."""
     return float((errors / np.arange(1, len(errors) + 1)).mean())
 
@@ -225,15 +222,11 @@ def eaurc(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         >>> eaurc([[0.9, 0.1], [0.6, 0.4]], [0, 1]), eaurc([[0.9, 0.1], [0.6, 0.4]], [1, 0])
         (0.0, 0.5)
     """
-    return eaurc_of(expected_errors(*_reduce(probs, labels)))
-
-
-def eaurc_of(errors: np.ndarray) -> float:
-    """Excess area under the risk-coverage curve of cumulative errors (n,)."""
+    errors = _expected_errors(probs, labels)
     num_correct = len(errors) - np.rint(errors[-1])
     oracle = np.maximum(np.arange(1, len(errors) + 1) - num_correct, 0)
     # Rounding could take a perfect ranking below zero.
-    return max(aurc_of(errors) - aurc_of(oracle), 0.0)
+    return max(_mean_risk(errors) - _mean_risk(oracle), 0.0)
 
 
 def augrc(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
@@ -256,9 +249,5 @@ def augrc(probs: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         >>> augrc([[0.9, 0.1], [0.6, 0.4]], [0, 1])
         0.125
     """
-    return augrc_of(expected_errors(*_reduce(probs, labels)))
-
-
-def augrc_of(errors: np.ndarray) -> float:
-    """Area under the generalised risk-coverage curve of cumulative errors (n,)."""
+    errors = _expected_errors(probs, labels)
     return float(np.trapezoid(np.append(0.0, errors)) / len(errors) ** 2)
