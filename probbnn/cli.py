@@ -123,7 +123,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     # Everything that can be refused quickly has been; now the libraries.
     from probbnn.experiments import run as experiment
-    from probbnn.report import tables
+    from probbnn.report import run_tables, verdicts
 
     console = _console()
     result = experiment.run(
@@ -134,11 +134,11 @@ def _run(arguments: argparse.Namespace) -> int:
         report=lambda line: console.print(line, markup=False, highlight=False),
     )
     if result.methods:
-        console.print(tables.in_distribution_table(result.metrics))
-        console.print(tables.out_of_distribution_table(result.metrics))
+        console.print(run_tables.short_metrics_table(result.metrics).rich())
+        console.print(run_tables.short_detection_table(result.metrics).rich())
     for line in (
-        *tables.temperature_lines(result.metrics),
-        *tables.verdict_lines(result.metrics),
+        *verdicts.temperature_lines(result.metrics),
+        *verdicts.verdict_lines(result.metrics),
     ):
         console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():
@@ -162,7 +162,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     from probbnn.experiments import compare as comparison
     from probbnn.experiments.equality import MismatchError
-    from probbnn.report.comparison import rich_table, tables
+    from probbnn.report.comparison import tables
 
     console = _console()
     try:
@@ -177,7 +177,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(f"probbnn: {error}", file=sys.stderr)
         return 1
     for table in tables(result.content):
-        console.print(rich_table(table))
+        console.print(table.rich())
         console.print(table.note, markup=False, highlight=False)
     print(f"written to {out}")
     return 0 if len(result.failures) < len(preset.methods) else 1

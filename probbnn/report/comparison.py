@@ -1,30 +1,25 @@
 """The tables and figures of a comparison, made from the content of ``comparison.json``."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from rich import box
-from rich.table import Table
 
 from probbnn.metrics import AccuracyVsConfidence, Reliability
+from probbnn.report.table import NONE, Table, escaped, number
 from probbnn.samplers.registry import METHODS
 
 __all__ = [
-    "PlainTable",
     "accuracy_figure",
     "cost_figure",
     "detection_figure",
     "markdown",
-    "markdown_table",
     "reliability_figure",
-    "rich_table",
     "tables",
 ]
 
 _Row = Mapping[str, Any]
-_NONE = "–"
 # A colour for each family, told apart by people with any colour vision; a marker for each member.
 _COLOURS = {
     "optimisation": "#000000",
@@ -35,48 +30,19 @@ _COLOURS = {
 _MARKERS = "osD^vPX*<>hp"
 
 
-class PlainTable(NamedTuple):
-    """A table as text.
-
-    Attributes:
-        title: one line.
-        header: headings; the first column is the method.
-        rows: a cell for each heading.
-        note: what the headings mean.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    note: str
-
-
 def markdown(content: _Row) -> str:
     """All tables as one Markdown page."""
     preset = content["preset"]
-    parts = [f"# {preset['name']}: {preset['summary']}", _reference_line(content)]
+    parts = [
+        f"# {escaped(preset['name'])}: {escaped(preset['summary'])}",
+        _reference_line(content),
+    ]
     for table in tables(content):
-        parts += [f"## {table.title}", markdown_table(table), table.note]
+        parts += [f"## {escaped(table.title)}", table.markdown(), escaped(table.note)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def markdown_table(table: PlainTable) -> str:
-    """A table in Markdown, without its title and note."""
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-
-
-def rich_table(table: PlainTable) -> Table:
-    """A table for the terminal."""
-    rich = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for number, heading in enumerate(table.header):
-        rich.add_column(heading, justify="right" if number else "left", no_wrap=number == 0)
-    for row in table.rows:
-        rich.add_row(*row)
-    return rich
-
-
-def tables(content: _Row) -> Iterator[PlainTable]:
+def tables(content: _Row) -> Iterator[Table]:
     """The proof of equality, predictions, cost, and failures if there are any."""
     yield _equality_table(content)
     rows = list(content["methods"].values())
@@ -87,7 +53,7 @@ def tables(content: _Row) -> Iterator[PlainTable]:
     yield _table("Convergence and cost", _COST, rows, _cost_note(content))
     failed = [[row["label"], row["reason"]] for row in rows if row["status"] == "failed"]
     if failed:
-        yield PlainTable("Failed", ["method", "reason"], failed, "")
+        yield Table("Failed", ["method", "reason"], failed)
 
 
 def cost_figure(content: _Row) -> Figure:
@@ -220,13 +186,13 @@ def _reference_line(content: _Row) -> str:
     )
 
 
-def _equality_table(content: _Row) -> PlainTable:
+def _equality_table(content: _Row) -> Table:
     equality = content["equality"]
     rows = [
         [name, *(f"{float(found[key]):.1e}" for key in ("logdensity", "gradient"))]
         for name, found in equality["backends"].items()
     ]
-    return PlainTable(
+    return Table(
         "One density",
         ["backend", "log density", "gradient"],
         rows,
@@ -239,11 +205,11 @@ def _equality_table(content: _Row) -> PlainTable:
 _Column = tuple[str, Callable[[_Row], Any], str]
 
 
-def _table(title: str, columns: list[_Column], rows: list[_Row], note: str) -> PlainTable:
+def _table(title: str, columns: list[_Column], rows: list[_Row], note: str) -> Table:
     cells = []
     for row in rows:
         if row["status"] == "failed":
-            cells.append([row["label"], "failed", *[_NONE] * (len(columns) - 1)])
+            cells.append([row["label"], "failed", *[NONE] * (len(columns) - 1)])
             continue
         found = [row["label"]]
         for _, value_of, spec in columns:
@@ -252,9 +218,9 @@ def _table(title: str, columns: list[_Column], rows: list[_Row], note: str) -> P
             # What a method does not have is a missing key, or None on the way to it.
             except (KeyError, TypeError):
                 value = None
-            found.append(_NONE if value is None else format(value, spec))
+            found.append(number(value, spec))
         cells.append(found)
-    return PlainTable(title, ["method", *(name for name, _, _ in columns)], cells, note)
+    return Table(title, ["method", *(name for name, _, _ in columns)], cells, note)
 
 
 def _test(name: str, factor: float = 1) -> Callable[[_Row], Any]:
@@ -348,7 +314,3 @@ def _cost_note(content: _Row) -> str:
         f"{note} NUTS of BlackJAX and of NumPyro, their chains pooled: worst R-hat "
         f"{nuts['rhat_worst']:.4f} of {nuts['num_values']:,} predictions, {share:.1%} above 1.01."
     )
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")

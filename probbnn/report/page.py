@@ -4,7 +4,6 @@ What a directory lacks, because the run was interrupted, failed or is older than
 in the place where it would have been.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,11 @@ from typing import Any
 from probbnn import __version__
 from probbnn.errors import InputError
 from probbnn.files import written_atomically
-from probbnn.report import facts
+from probbnn.report import run_tables, verdicts
 from probbnn.report.captions import pictures
 from probbnn.report.images import images
-from probbnn.report.load import Run, collect
+from probbnn.report.load import Run, at, collect
+from probbnn.report.table import escaped
 
 __all__ = ["write_report"]
 
@@ -61,16 +61,29 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
 def _content(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "title": " and ".join(run.name for run in runs),
-        "headline": facts.headline(runs),
-        "runs": [facts.run_facts(run) for run in runs],
-        "settings": facts.settings_table(runs),
-        "metrics": facts.metrics_table(runs),
-        "detection": facts.detection_table(runs),
-        "temperature": facts.temperature_table(runs),
-        "cost": facts.cost_table(runs),
-        "diagnostics": facts.diagnostics(runs),
+        "headline": verdicts.headline(runs),
+        "runs": [_about(run) for run in runs],
+        "settings": run_tables.settings_table(runs),
+        "metrics": run_tables.metrics_table(runs),
+        "detection": run_tables.detection_table(runs),
+        "temperature": run_tables.temperature_table(runs),
+        "cost": run_tables.cost_table(runs),
+        "diagnostics": verdicts.diagnostics(runs),
         "pictures": pictures(runs),
         "images": [found for run in runs for found in images(run)],
+    }
+
+
+def _about(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "prefix": run.prefix,
+        "preset": at(run.record, "preset", "name") or "unknown preset",
+        "summary": at(run.record, "preset", "summary") or "",
+        "seconds": run.record.get("seconds"),
+        "problems": run.problems,
+        "cards": verdicts.cards(run),
+        "facts": run_tables.facts_table(run),
     }
 
 
@@ -80,7 +93,7 @@ def _html(content: Mapping[str, Any]) -> str:
 
 def _markdown(content: Mapping[str, Any]) -> str:
     # Whatever the template puts in is text, as autoescape has it for HTML.
-    return _render("page.md.jinja", content, finalize=_escaped)
+    return _render("page.md.jinja", content, finalize=escaped)
 
 
 def _render(template: str, content: Mapping[str, Any], **options: Any) -> str:
@@ -94,8 +107,3 @@ def _render(template: str, content: Mapping[str, Any], **options: Any) -> str:
         **options,
     )
     return environment.get_template(template).render(content)
-
-
-def _escaped(value: Any) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", " ".join(str(value).split()))

@@ -15,7 +15,7 @@ import probbnn.experiments.run
 from probbnn.cli import main
 from probbnn.errors import InputError
 from probbnn.experiments import presets
-from probbnn.report import figures, tables
+from probbnn.report import figures, verdicts
 from probbnn.report.page import write_report
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -153,7 +153,7 @@ def test_numbers_are_those_on_record(run_directory):
 
 def test_verdict_is_printed(run_directory):
     metrics = json.loads((run_directory / "metrics.json").read_text())
-    (line,) = tables.verdict_lines(metrics)
+    (line,) = verdicts.verdict_lines(metrics)
     assert line.startswith("psgld: not converged (the run is too short); next: ")
 
 
