@@ -1,11 +1,12 @@
 """The one exception that bad input raises: a single line for the person who gave it."""
 
+import contextlib
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["InputError", "first_line", "is_positive", "one_of"]
+__all__ = ["InputError", "first_line", "is_positive", "one_of", "requires"]
 
 
 class InputError(ValueError):
@@ -57,3 +58,29 @@ def one_of(name: str, known: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(str(name), known, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     raise InputError(f"unknown {what} '{name}'; expected one of {', '.join(known)}{hint}")
+
+
+@contextlib.contextmanager
+def requires(purpose: str, extra: str) -> Iterator[None]:
+    """Around imports of optional packages: says which extra to install where one is missing.
+
+    Args:
+        purpose: what needs the packages, to begin a sentence with.
+        extra: the extra of probbnn that installs them.
+
+    Raises:
+        InputError: a module that is imported inside is not installed.
+
+    Examples:
+        >>> with requires("reading MNIST", extra="data"):
+        ...     import no_such_package
+        Traceback (most recent call last):
+        probbnn.errors.InputError: reading MNIST needs no_such_package, which is not installed; ...
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        raise InputError(
+            f"{purpose} needs {package}, which is not installed; pip install 'probbnn[{extra}]'"
+        ) from error
