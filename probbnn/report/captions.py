@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 
 from probbnn.diagnostics import ranks
@@ -40,8 +39,7 @@ def pictures(runs: Sequence[Run]) -> dict[str, list[Picture]]:
 
 def _pictures(runs: Sequence[Run], draw: Callable[[Run], _Drawn]) -> list[Picture]:
     found: dict[str, list[Picture]] = {}
-    # A dollar in a label is a dollar.
-    with mpl.rc_context({"text.parse_math": False}):
+    with figures.literal_text():
         for run in runs:
             for about, figure, alt, caption in draw(run):
                 uri = figures.data_uri(figure)
@@ -154,7 +152,8 @@ def _running_pictures(run: Run) -> _Drawn:
         numbers = at(entry.metrics, "convergence", "diagnostics", "running", "numbers") or {}
         if len(numbers.get("nll") or ()) > 1:
             nll = np.array(numbers["nll"], float)
-            curves[entry.label] = nll, numbers.get("accuracy")
+            accuracy = numbers.get("accuracy")
+            curves[entry.label] = nll, None if accuracy is None else np.array(accuracy, float)
             words.append(f"{entry.label}: NLL {nll[0]:.4f} after one draw, {nll[-1]:.4f} after all")
             held_out = held_out and bool(numbers.get("held_out"))
     if curves:

@@ -1,12 +1,13 @@
 """The tables and figures of a comparison, made from the content of ``comparison.json``."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from probbnn.metrics import AccuracyVsConfidence, Reliability
+from probbnn.report import figures
 from probbnn.report.table import NONE, Table, escaped, number
 from probbnn.samplers.registry import METHODS
 
@@ -20,14 +21,7 @@ __all__ = [
 ]
 
 _Row = Mapping[str, Any]
-# A colour for each family, told apart by people with any colour vision; a marker for each member.
-_COLOURS = {
-    "optimisation": "#000000",
-    "SG-MCMC": "#0072B2",
-    "MCMC": "#D55E00",
-    "approximation": "#009E73",
-}
-_MARKERS = "osD^vPX*<>hp"
+_Curve = TypeVar("_Curve")
 
 
 def markdown(content: _Row) -> str:
@@ -57,118 +51,61 @@ def tables(content: _Row) -> Iterator[Table]:
 
 
 def cost_figure(content: _Row) -> Figure:
-    """Distance to the reference against wall time and against gradients, draw by draw.
-
-    Without a reference, the test NLL against both.
-    """
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
+    """Distance to the reference against cost, draw by draw; without one, the test NLL."""
     reference = content["reference"]
-    for axes, cost in zip(panels, ("seconds", "passes"), strict=True):
-        for name, style in _styles(content).items():
-            row = content["methods"][name]
+    paths: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for row in _finished(content).values():
+        found = paths[row["label"]] = {}
+        for cost in ("seconds", "passes"):
             path = [point for point in row["cost"]["path"] if cost in point]
-            if reference is not None and path:
-                x = [point[cost] for point in path]
-                y = [point["total_variation"] for point in path]
-                axes.plot(x, y, lw=1, alpha=0.7, color=style["color"])
-                axes.plot(x[-1], y[-1], ms=9, mec="white", ls="", **style)
-            elif reference is None and row["cost"][cost] is not None:
-                nll = row["quality"]["test"]["nll"]["value"]
-                axes.plot(row["cost"][cost], nll, ms=9, mec="white", ls="", **style)
-        if reference is not None:
-            floor = reference["floor"]["test"]["total_variation"]["value"]
-            axes.axhline(floor, color="0.4", ls=":", lw=1, label="reference, half against half")
-            axes.set_yscale("log")
-        axes.set(xscale="log", xlabel=_COST_LABELS[cost])
-        axes.grid(alpha=0.3)
-    what = "total variation from the reference" if reference is not None else "NLL, test set"
-    panels[0].set_ylabel(f"{what} (lower is better)")
-    figure.suptitle("Quality against cost, more draws from left to right")
-    _legend(figure, panels[0])
-    return figure
+            if reference is None and row["cost"][cost] is not None:
+                found[cost] = [row["cost"][cost]], [row["quality"]["test"]["nll"]["value"]]
+            elif path:
+                distances = [point["total_variation"] for point in path]
+                found[cost] = [point[cost] for point in path], distances
+    if reference is None:
+        return figures.cost_figure(paths, "NLL, test set", _styles(content))
+    floor = reference["floor"]["test"]["total_variation"]["value"]
+    distance = "total variation from the reference"
+    return figures.cost_figure(paths, distance, _styles(content), floor)
 
 
 def accuracy_figure(content: _Row, curves: Mapping[str, AccuracyVsConfidence]) -> Figure:
     """Accuracy on what each method is sure of, and how much that is; curves by method name."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, style in _styles(content).items():
-        curve = curves[name]
-        left.plot(curve.thresholds, 100 * curve.accuracy, ms=5, lw=1, **style)
-        right.plot(curve.thresholds, 100 * curve.coverage, ms=5, lw=1, **style)
-    left.set(xlabel="confidence threshold", ylabel="accuracy of what passes (%)")
-    right.set(xlabel="confidence threshold", ylabel="predictions that pass (%)", ylim=(-3, 103))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.suptitle("Accuracy and coverage at a confidence, test set")
-    _legend(figure, left)
-    return figure
+    title = "Accuracy and coverage at a confidence, test set"
+    return figures.coverage_figure(_by_label(content, curves), title, _styles(content))
 
 
 def reliability_figure(content: _Row, curves: Mapping[str, Reliability]) -> Figure:
     """Accuracy against confidence, bin by bin; curves by method name."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
-    for name, style in _styles(content).items():
-        axes.plot(curves[name].confidence, curves[name].accuracy, ms=5, lw=1, **style)
-    axes.set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        title="Reliability, test set (equal numbers in bins)",
-    )
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    return figure
+    title = "Reliability, test set (equal numbers in bins)"
+    return figures.reliability_figure(_by_label(content, curves), title, _styles(content))
 
 
 def detection_figure(content: _Row) -> Figure:
     """AUROC by predictive entropy of each method on each out-of-distribution set."""
-    rows = list(_finished(content).values())
-    figure = Figure(figsize=(8, 1.5 + 0.35 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    sets = list(rows[0]["quality"]["detection"]) if rows else []
-    for label, marker in zip(sets, _MARKERS, strict=False):
-        scores = [row["quality"]["detection"][label]["entropy"]["auroc"]["value"] for row in rows]
-        axes.plot(scores, range(len(rows)), marker, ms=7, alpha=0.8, label=label)
-    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
-    axes.invert_yaxis()
-    axes.axvline(0.5, color="0.4", ls=":", lw=1)
-    axes.set(xlabel="AUROC by predictive entropy (0.5: guessing)", title="Detection of other data")
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    return figure
+    return figures.detection_figure(
+        {
+            row["label"]: {
+                label: scores["entropy"]["auroc"]["value"]
+                for label, scores in row["quality"]["detection"].items()
+            }
+            for row in _finished(content).values()
+        }
+    )
 
 
-_COST_LABELS = {
-    "seconds": "wall time, compilation apart (s)",
-    "passes": "gradients (passes over the data, all chains)",
-}
+def _by_label(content: _Row, curves: Mapping[str, _Curve]) -> dict[str, _Curve]:
+    return {content["methods"][name]["label"]: curve for name, curve in curves.items()}
 
 
 def _styles(content: _Row) -> dict[str, dict[str, Any]]:
-    """Label, colour of the family and marker within it, of each method that finished."""
-    seen: dict[str, int] = {}
-    styles = {}
-    for name, row in _finished(content).items():
-        family = METHODS[name].family
-        number = seen[family] = seen.get(family, -1) + 1
-        styles[name] = {
-            "color": _COLOURS[family],
-            "marker": _MARKERS[number],
-            "label": row["label"],
-        }
-    return styles
+    families = {row["label"]: METHODS[name].family for name, row in _finished(content).items()}
+    return figures.family_styles(families)
 
 
 def _finished(content: _Row) -> dict[str, _Row]:
     return {k: row for k, row in content["methods"].items() if row["status"] == "finished"}
-
-
-def _legend(figure: Figure, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
 
 
 def _reference_line(content: _Row) -> str:
