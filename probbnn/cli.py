@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import probbnn
 from probbnn.errors import InputError, is_positive
+from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.presets import (
     COMPARISONS,
     PRESETS,
-    MethodRun,
     Preset,
     find_comparison,
     find_preset,
