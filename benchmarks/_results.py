@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import jax
 
 import probbnn
-from probbnn.report.table import Table, escaped, interval
+from probbnn.metrics import Interval
+from probbnn.report.table import Table, escaped
+from probbnn.report.table import interval as written
 
 __all__ = ["environment", "fill", "interval", "markdown_table", "new_run_directory", "write"]
 
@@ -41,6 +43,11 @@ def fill(path: Path, tables: dict[str, str]) -> None:
         _, _, after = rest.partition(f"<!-- end of {name} -->")
         text = f"{before}<!-- {name} -->\n{table}\n<!-- end of {name} -->{after}"
     path.write_text(text, encoding="utf-8")
+
+
+def interval(values: Mapping[str, float], spec: str, factor: float = 1) -> str:
+    """A value and its bounds, as `probbnn.metrics.Interval.to_dict` gives them."""
+    return written(Interval(**values), spec, factor)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

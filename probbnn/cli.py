@@ -124,6 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
     # Everything that can be refused quickly has been; now the libraries.
     from probbnn.experiments import run as experiment
     from probbnn.report import run_tables, verdicts
+    from probbnn.report.load import collect
 
     console = _console()
     result = experiment.run(
@@ -133,13 +134,11 @@ def _run(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data_dir,
         report=lambda line: console.print(line, markup=False, highlight=False),
     )
+    (found,) = collect([out])
     if result.methods:
-        console.print(run_tables.short_metrics_table(result.metrics).rich())
-        console.print(run_tables.short_detection_table(result.metrics).rich())
-    for line in (
-        *verdicts.temperature_lines(result.metrics),
-        *verdicts.verdict_lines(result.metrics),
-    ):
+        console.print(run_tables.short_metrics_table(found).rich())
+        console.print(run_tables.short_detection_table(found).rich())
+    for line in verdicts.lines(found):
         console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():
         print(f"probbnn: {name} failed: {reason}", file=sys.stderr)

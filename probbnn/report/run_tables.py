@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
+from probbnn.experiments.records import LayerMeters, Meters
+from probbnn.metrics import Interval
 from probbnn.metrics.bootstrap import rounded
-from probbnn.report.load import Entry, Run, at
-from probbnn.report.table import NONE, Table, interval, number, percent, setting
+from probbnn.report.load import Entry, Run
+from probbnn.report.table import NONE, Spec, Table, interval, number, percent, setting, value_of
 
 __all__ = [
     "cost_table",
@@ -33,44 +35,32 @@ _SHORT = {"plug_in": "plug-in", "mean_softmax": "mean", "votes": "votes"}
 
 def facts_table(run: Run) -> Table:
     """What the run as a whole was, and on what."""
-    record = run.record
-    device = record.get("device") or {}
-    data = record.get("data") or {}
-    versions = record.get("versions") or {}
+    record, experiment = run.record, run.record.experiment
+    kind, cores = (record.device.kind, record.device.cpu_cores) if record.device else ("", None)
     rows = [
-        ["preset", f"{at(record, 'preset', 'name')}: {at(record, 'preset', 'summary')}"],
-        ["network", _network(at(record, "preset", "model"))],
-        ["prior", f"N(0, σ²) with σ = {setting(at(record, 'preset', 'prior_scale'))}"],
+        ["preset", f"{experiment.name or NONE}: {experiment.summary}"],
+        ["network", experiment.network or NONE],
+        ["prior", f"N(0, σ²) with σ = {setting(experiment.prior_scale)}"],
         *(
-            [label, f"{at(d, 'name')}, {at(d, 'size')} examples, {at(d, 'fingerprint')}"]
-            for label, d in data.items()
+            [label, f"{data.name}, {number(data.size, 'd')} examples, {data.fingerprint}"]
+            for label, data in record.data.items()
         ),
-        ["seed", str(record.get("seed", NONE))],
-        ["device", f"{device.get('kind', NONE)}, {device.get('cpu_cores', '?')} CPU cores"],
-        ["Python", str(record.get("python", NONE))],
-        ["versions", ", ".join(f"{name} {version}" for name, version in versions.items())],
+        ["seed", number(record.seed, "d")],
+        ["device", f"{kind or NONE}, {number(cores, 'd')} CPU cores"],
+        ["Python", record.python or NONE],
+        ["versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())],
     ]
     return Table(f"The run {run.name}", ["what", "which"], rows)
-
-
-def _network(model: Any) -> str:
-    if not isinstance(model, list) or len(model) != 2 or not isinstance(model[1], Mapping):
-        return NONE
-    return f"{model[0]}({', '.join(f'{name}={value}' for name, value in model[1].items())})"
 
 
 def settings_table(runs: Sequence[Run]) -> Table:
     """How each method was run, and at which T."""
     header = ["label", "method", "T", "chains", "steps", "warm-up", "draws kept", "batch", "more"]
-    temperatures = {
-        run.prefix + entry.label: entry.metrics.get("temperature")
-        for run in runs
-        for entry in run.finished
-    }
+    rows = [(run, _settings(entry)) for run in runs for entry in run.entries]
     others = [
-        f"{name} was run at T = {temperature:,g}"
-        for name, temperature in temperatures.items()
-        if isinstance(temperature, int | float) and temperature != 1
+        f"{run.prefix}{entry.label} was run at T = {entry.metrics.temperature:,g}"
+        for run, entry in _finished(runs)
+        if entry.metrics.temperature not in (None, 1)
     ]
     note = "T = 1 is the posterior."
     if others:
@@ -78,14 +68,12 @@ def settings_table(runs: Sequence[Run]) -> Table:
             f" {'; '.join(others)}: that is another distribution, whose spread is not the "
             "posterior's."
         )
-    rows = [(run, _settings(entry)) for run in runs for entry in run.entries]
     return _table("Settings", header, rows, note, runs, num_labels=2)
 
 
 def _settings(entry: Entry) -> list[str]:
+    settings, planned = entry.record.settings, entry.planned
     apart = ("num_chains", "num_steps", "num_warmup", "thinning", "batch_size", "temperature")
-    settings = entry.record.get("settings") or {}
-    found = {name: settings.get(name, entry.planned.get(name)) for name in apart}
     others = [
         f"{name.replace('_', ' ')} {setting(value)}"
         for name, value in settings.items()
@@ -94,78 +82,111 @@ def _settings(entry: Entry) -> list[str]:
     return [
         entry.label,
         entry.name,
-        number(entry.metrics.get("temperature", found["temperature"]), ",g"),
-        *(number(found[name], ",") for name in apart[:3]),
-        number(entry.metrics.get("num_draws"), ","),
-        number(found["batch_size"], ","),
+        number(entry.temperature, ",g"),
+        _count(settings.get("num_chains", planned and planned.num_chains)),
+        _count(settings.get("num_steps", planned and planned.num_steps)),
+        _count(settings.get("num_warmup")),
+        _count(entry.metrics.num_draws),
+        _count(settings.get("batch_size")),
         ", ".join(others) or NONE,
     ]
 
 
+def _count(value: object) -> str:
+    return number(value, ",") if isinstance(value, int | float) else NONE
+
+
+class _Metric(NamedTuple):
+    """A column: its heading, how it is written, and what to know of it."""
+
+    heading: str
+    spec: Spec
+    factor: float
+    note: str
+
+
+_METRICS = {
+    "accuracy": _Metric("accuracy %", ".2f", 100, ""),
+    "rmse": _Metric("RMSE", ".4f", 1, "RMSE and CRPS in units of the targets."),
+    "nll": _Metric("NLL", ".4f", 1, "NLL in nats."),
+    "crps": _Metric("CRPS", ".4f", 1, ""),
+    "brier": _Metric("Brier", ".4f", 1, ""),
+    "ece": _Metric("ECE", ".4f", 1, "ECE: calibration error of the most probable class."),
+    "aurc": _Metric("AURC", ".4f", 1, "AURC: mean error over all coverages."),
+    "coverage_90": _Metric(
+        "in 90 %", ".1f", 100, "In 90 %: targets within the central 90 % interval, in %."
+    ),
+}
+_OF_A_CLASSIFIER = ("accuracy", "nll", "brier", "ece", "aurc")
+
+
 def metrics_table(runs: Sequence[Run]) -> Table:
     """How good and how calibrated each predictive of each method is."""
+    on_test = [(run, entry, entry.metrics.sets.get("test", {})) for run, entry in _finished(runs)]
+    measured = {
+        name for *_, kinds in on_test for found in kinds.values() for name in found.intervals
+    }
+    shown = [name for name in _METRICS if name in (measured or _OF_A_CLASSIFIER)]
     rows = []
-    for run, entry in _finished(runs):
-        for kind, found in (at(entry.metrics, "sets", "test") or {}).items():
+    for run, entry, kinds in on_test:
+        for kind, found in kinds.items():
             cells = [
-                interval(at(found, "accuracy"), ".2f", 100),
-                _nll(kind, interval(at(found, "nll"), ".4f")),
-                *(interval(at(found, name), ".4f") for name in ("brier", "ece", "aurc")),
+                _unless_floor(kind, name, interval(found.intervals.get(name), spec, factor))
+                for name in shown
+                for _, spec, factor, _ in [_METRICS[name]]
             ]
             networks = number(entry.num_networks, ",")
             rows.append((run, [entry.label, _PREDICTIVES.get(kind, kind), networks, *cells]))
-    header = ["method", "predictive", "networks", "accuracy %", "NLL", "Brier", "ECE", "AURC"]
-    note = (
+    header = ["method", "predictive", "networks", *(_METRICS[name].heading for name in shown)]
+    note = [
         "On the test set; in brackets 95 % bootstrap intervals, which know which examples were "
-        "drawn for the test and nothing of another training run. NLL in nats. ECE: calibration "
-        "error of the most probable class. AURC: mean error over all coverages. All but accuracy "
-        "are better when smaller."
-    )
-    return _table("On the test set", header, rows, note, runs, num_labels=2)
-
-
-def short_metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """Accuracy and calibration on the test set, from the content of ``metrics.json``."""
-    rows = [
-        [
-            method["label"],
-            _SHORT[kind],
-            number(method["temperature"], ",g"),
-            str(method["num_chains"] * method["num_draws"]),
-            interval(found["error"], ".2f", 100),
-            _nll(kind, number(at(found, "nll", "value"), ".4f")),
-            number(at(found, "ece", "value"), ".3f"),
-            number(method["seconds"], ".0f"),
-        ]
-        for method, kind in _shown_in_terminal(metrics)
-        for found in [method["sets"]["test"][kind]]
+        "drawn for the test and nothing of another training run.",
+        *(_METRICS[name].note for name in shown if _METRICS[name].note),
+        "All but accuracy are better when smaller." if "accuracy" in shown else "",
     ]
+    return _table("On the test set", header, rows, " ".join(note), runs, num_labels=2)
+
+
+def _unless_floor(kind: str, metric: str, text: str) -> str:
+    # Most of the votes' NLL is the floor under probabilities of 0: no number to compare.
+    return NONE if (kind, metric) == ("votes", "nll") else text
+
+
+def short_metrics_table(run: Run) -> Table:
+    """Error and calibration on the test set."""
+    rows = []
+    for entry, kind, short in _in_terminal(run):
+        found = entry.metrics.sets["test"][kind].intervals
+        rows.append(
+            [
+                entry.label,
+                short,
+                number(entry.temperature, ",g"),
+                number(entry.num_networks, "d"),
+                interval(found.get("error"), ".2f", 100),
+                _unless_floor(kind, "nll", value_of(found.get("nll"), ".4f")),
+                value_of(found.get("ece"), ".3f"),
+                number(entry.metrics.seconds, ".0f"),
+            ]
+        )
     header = ["method", "predictive", "T", "networks", "error % (95 %)", "NLL", "ECE", "seconds"]
     return Table("In distribution: test set", header, rows, num_labels=2)
 
 
-def _nll(kind: str, text: str) -> str:
-    # Most of the votes' NLL is the floor under probabilities of 0: no number to compare.
-    return NONE if kind == "votes" else text
+_SCORES = ("max probability", "entropy", "mutual information")
 
 
 def detection_table(runs: Sequence[Run]) -> Table:
     """How well each method tells other inputs from test inputs."""
     rows = []
     for run in runs:
-        for label in _others([entry.metrics for entry in run.finished]):
+        for label in _outside(run):
             for entry in run.finished:
-                found = at(entry.metrics, "detection", label)
-                cells = [
-                    interval(at(found, score, "auroc"), ".3f")
-                    for score in ("max probability", "entropy", "mutual information")
-                ]
-                # One network alone cannot disagree.
-                if entry.num_networks == 1:
-                    cells[-1] = NONE
-                false = interval(at(found, "entropy", "fpr95"), ".3f")
-                rows.append((run, [label, entry.label, *cells, false]))
-    header = ["inputs", "method", "max probability", "entropy", "mutual information", "FPR95"]
+                cells = [interval(x, ".3f") for x in _aurocs(entry, label)]
+                entropy = entry.metrics.detection.get(label, {}).get("entropy")
+                cells.append(interval(entropy.fpr95 if entropy else None, ".3f"))
+                rows.append((run, [label, entry.label, *cells]))
+    header = ["inputs", "method", *_SCORES, "FPR95"]
     note = (
         "How well a score tells these inputs from test inputs: AUROC (0.5 guesses, 1 is never "
         "wrong) by each of three scores, and the false positives at 95 % detection by entropy."
@@ -177,31 +198,27 @@ def detection_table(runs: Sequence[Run]) -> Table:
 _THRESHOLD = 0.6
 
 
-def short_detection_table(metrics: Mapping[str, Any]) -> Table:
-    """Detection and over-confidence outside, from the content of ``metrics.json``."""
+def short_detection_table(run: Run) -> Table:
+    """Over-confidence outside, and detection."""
     rows = []
-    for label in _others(list(metrics["methods"].values())):
-        for method, kind in _shown_in_terminal(metrics):
-            thresholds = method["sets"][label][kind]["thresholds"]
-            nearest = int(np.argmin(np.abs(np.array(thresholds["thresholds"]) - _THRESHOLD)))
-            right = thresholds["accuracy"][nearest]
-            scores = [
-                number(at(score, "auroc", "value"), ".3f")
-                for score in method["detection"][label].values()
-            ]
-            # The scores are those of the mean softmax; and one network alone cannot disagree.
-            if kind == "votes":
-                scores = [NONE] * len(scores)
-            elif kind == "plug_in":
-                scores[-1] = NONE
+    for label in _outside(run):
+        for entry, kind, short in _in_terminal(run):
+            found = entry.metrics.sets.get(label, {}).get(kind)
+            if found is None or found.thresholds is None:
+                continue
+            curve = found.thresholds
+            nearest = int(np.argmin(np.abs(curve.thresholds - _THRESHOLD)))
+            right = curve.accuracy[nearest]
+            # The scores are those of the mean softmax.
+            scores = _aurocs(entry, label) if kind != "votes" else [None] * len(_SCORES)
             rows.append(
                 [
                     label,
-                    method["label"],
-                    _SHORT[kind],
-                    percent(thresholds["coverage"][nearest]),
-                    "no predictions" if right is None else percent(right),
-                    *scores,
+                    entry.label,
+                    short,
+                    percent(curve.coverage[nearest]),
+                    "no predictions" if np.isnan(right) else percent(right),
+                    *(value_of(score, ".3f") for score in scores),
                 ]
             )
     title = f"Out of distribution: sure (≥ {_THRESHOLD}), right of those, AUROC by score"
@@ -209,9 +226,17 @@ def short_detection_table(metrics: Mapping[str, Any]) -> Table:
     return Table(title, header, rows, num_labels=3)
 
 
-def _others(methods: Sequence[Mapping[str, Any]]) -> list[str]:
+def _outside(run: Run) -> list[str]:
     """Labels of the out-of-distribution sets, each once, in order."""
-    return list(dict.fromkeys(label for m in methods for label in m.get("detection") or {}))
+    return list(dict.fromkeys(label for e in run.finished for label in e.metrics.detection))
+
+
+def _aurocs(entry: Entry, label: str) -> list[Interval | None]:
+    """By each of `_SCORES`."""
+    scores = entry.metrics.detection.get(label, {})
+    found = [scores[name].auroc if name in scores else None for name in _SCORES]
+    # One network alone cannot disagree.
+    return [*found[:-1], None] if entry.num_networks == 1 else found
 
 
 def temperature_table(runs: Sequence[Run]) -> Table:
@@ -219,15 +244,17 @@ def temperature_table(runs: Sequence[Run]) -> Table:
     to_three_digits = partial(rounded, digits=3)
     rows = []
     for run, entry in _finished(runs):
-        meters = at(entry.metrics, "temperature_meters")
-        if not isinstance(meters, Mapping):
+        meters = entry.metrics.temperature_meters
+        if meters is None:
             continue
-        for part, found in {"all": meters, **(meters.get("by_layer") or {})}.items():
+        parts: Mapping[str, Meters | LayerMeters] = {"all": meters, **meters.by_layer}
+        for part, found in parts.items():
+            kinetic = found.kinetic if isinstance(found, Meters) else None
             cells = [
-                number(meters.get("temperature"), ",g"),
-                interval(at(found, "configurational"), to_three_digits),
-                interval(at(found, "gradient_noise"), ".1f", 100),
-                interval(at(found, "kinetic"), to_three_digits),
+                number(meters.temperature, ",g"),
+                interval(found.configurational, to_three_digits),
+                interval(found.gradient_noise, ".1f", 100),
+                interval(kinetic, to_three_digits),
             ]
             rows.append((run, [entry.label, part, *cells]))
     header = [
@@ -246,15 +273,14 @@ def cost_table(runs: Sequence[Run]) -> Table:
     """What each method took, and what it gave for that."""
     rows = []
     for run, entry in _finished(runs):
-        metrics = entry.metrics
-        ess = at(metrics, "convergence", "diagnostics", "ess", "numbers", "ess_bulk", "median")
-        seconds = metrics.get("seconds")
+        passes, seconds = entry.metrics.passes, entry.metrics.seconds
+        ess = _median_ess(entry)
         cells = [
-            number(metrics.get("passes"), ",.0f"),
+            number(passes, ",.0f"),
             number(seconds, ",.1f"),
-            number(metrics.get("compile_seconds"), ",.1f"),
+            number(entry.metrics.compile_seconds, ",.1f"),
             number(ess, ",.0f"),
-            number(ess / seconds if isinstance(ess, int | float) and seconds else None, ",.2f"),
+            number(ess / seconds if ess is not None and seconds else None, ",.2f"),
         ]
         rows.append((run, [entry.label, *cells]))
     header = ["method", "passes", "seconds", "compile s", "median ESS", "ESS per second"]
@@ -266,17 +292,24 @@ def cost_table(runs: Sequence[Run]) -> Table:
     return _table("Cost", header, rows, note, runs)
 
 
+def _median_ess(entry: Entry) -> float | None:
+    convergence = entry.metrics.convergence
+    found = convergence.diagnostics.get("ess") if convergence else None
+    return found.numbers.get("ess_bulk", {}).get("median") if found else None
+
+
 def _finished(runs: Sequence[Run]) -> Iterator[tuple[Run, Entry]]:
     for run in runs:
         for entry in run.finished:
             yield run, entry
 
 
-def _shown_in_terminal(metrics: Mapping[str, Any]) -> Iterator[tuple[Mapping[str, Any], str]]:
-    for method in metrics["methods"].values():
-        for kind in method["sets"]["test"]:
+def _in_terminal(run: Run) -> Iterator[tuple[Entry, str, str]]:
+    """Each method with each predictive that there is room for, and what that is called."""
+    for entry in run.finished:
+        for kind in entry.metrics.sets.get("test", {}):
             if kind in _SHORT:
-                yield method, kind
+                yield entry, kind, _SHORT[kind]
 
 
 def _table(

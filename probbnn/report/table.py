@@ -1,14 +1,29 @@
 """A table as text, and how it and its numbers are written in Markdown and in the terminal."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from probbnn.errors import requires
+from probbnn.metrics import Interval
+
 if TYPE_CHECKING:
     import rich.table
 
-__all__ = ["NONE", "Markdown", "Table", "escaped", "interval", "number", "percent", "setting"]
+__all__ = [
+    "NONE",
+    "Markdown",
+    "Spec",
+    "Table",
+    "escaped",
+    "interval",
+    "number",
+    "percent",
+    "setting",
+    "value_of",
+]
 
 NONE = "–"
 """What stands where there is no number."""
@@ -52,9 +67,10 @@ class Table:
 
     def rich(self) -> "rich.table.Table":
         """Title, header and rows for the terminal; rows about the same thing come in groups."""
-        from rich import box
-        from rich.table import Table as RichTable
-        from rich.text import Text
+        with requires("a table in the terminal", extra="report"):
+            from rich import box
+            from rich.table import Table as RichTable
+            from rich.text import Text
 
         # Text, so that nothing in a cell is taken for markup.
         table = RichTable(
@@ -92,39 +108,45 @@ def escaped(text: object) -> Markdown:
     return Markdown(re.sub(r"([\\`*_{}\[\]<>|#~&])", r"\\\1", " ".join(str(text).split())))
 
 
-def number(value: object, spec: Spec = ".4g", factor: float = 1) -> str:
-    """A number times ``factor``, or `NONE` for anything else.
+def number(value: float | None, spec: Spec = ".4g", factor: float = 1) -> str:
+    """A number times ``factor``, or `NONE` for what is missing or not finite.
 
     Examples:
         >>> number(1234.5, ",.0f"), number(0.25, ".1f", 100), number(None)
         ('1,234', '25.0', '–')
     """
-    if not isinstance(value, int | float):
+    if value is None or not math.isfinite(value):
         return NONE
     value = factor * value
     return spec(value) if callable(spec) else format(value, spec)
 
 
-def percent(value: object) -> str:
+def percent(share: float | None) -> str:
     """A share as a percentage.
 
     Examples:
         >>> percent(0.5), percent(None)
         ('50.0 %', '–')
     """
-    return number(value, "{:.1f} %".format, 100)
+    return number(share, "{:.1f} %".format, 100)
 
 
-def interval(found: object, spec: Spec, factor: float = 1) -> str:
-    """A value and its bounds, as `probbnn.metrics.Interval.to_dict` gives them.
+def value_of(found: Interval | None, spec: Spec, factor: float = 1) -> str:
+    """The value of an interval, without its bounds."""
+    return NONE if found is None else number(found.value, spec, factor)
+
+
+def interval(found: Interval | None, spec: Spec, factor: float = 1) -> str:
+    """A value and its bounds.
 
     Examples:
-        >>> interval({"value": 0.5, "low": 0.25, "high": None}, ".2f")
-        '0.50 (0.25, –)'
+        >>> interval(Interval(0.5, 0.25, float("nan")), ".2f"), interval(None, ".2f")
+        ('0.50 (0.25, –)', '–')
     """
-    found = found if isinstance(found, Mapping) else {}
-    value, low, high = (number(found.get(k), spec, factor) for k in ("value", "low", "high"))
-    return NONE if value == NONE else f"{value} ({low}, {high})"
+    if found is None:
+        return NONE
+    value, low, high = (number(x, spec, factor) for x in found)
+    return value if value == NONE else f"{value} ({low}, {high})"
 
 
 def setting(value: object) -> str:

@@ -1,13 +1,13 @@
 """What a report says of each method in words: verdicts, their evidence, and each diagnostic."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from probbnn.diagnostics import diverged
-from probbnn.report.load import Entry, Run, at
-from probbnn.report.table import NONE, number, percent
+from probbnn.diagnostics import Verdict, diverged
+from probbnn.report.load import Entry, Run
+from probbnn.report.table import NONE, value_of
 
-__all__ = ["cards", "diagnostics", "headline", "temperature_lines", "verdict_lines"]
+__all__ = ["Card", "Explained", "cards", "diagnostics", "headline", "lines"]
 
 # The class of a verdict for the style sheet, and a sign beside its colour.
 _SIGNS = {
@@ -18,63 +18,96 @@ _SIGNS = {
 }
 
 
-def cards(run: Run) -> list[dict[str, Any]]:
-    """Of each method the verdict and what led to it, or why there is none."""
+@dataclass(frozen=True)
+class Card:
+    """The verdict on a method and what led to it.
+
+    Attributes:
+        title: the method.
+        label: the verdict.
+        style: its class for the style sheet.
+        sign: what stands beside its colour.
+        cause: what is wrong, or why there is no verdict.
+        evidence: a sentence each.
+        next_step: what to try.
+        numbers: the most important metrics, name and number.
+        temperature: what the temperature meters say.
+    """
+
+    title: str
+    label: str
+    style: str
+    sign: str
+    cause: str
+    evidence: Sequence[str]
+    next_step: str
+    numbers: Sequence[tuple[str, str]]
+    temperature: str
+
+
+def cards(run: Run) -> list[Card]:
+    """One card for each method of a run."""
     return [_card(run, entry) for entry in run.entries]
 
 
-def _card(run: Run, entry: Entry) -> dict[str, Any]:
-    verdict = at(entry.metrics, "verdict") or at(entry.failure, "verdict")
-    reason = at(entry.record, "reason")
-    if verdict is None and reason is not None:
-        verdict = diverged(reason).to_dict()
-    found: dict[str, Any] = {
-        "title": run.prefix + entry.label,
-        "method": entry.name,
-        "style": "none",
-        "sign": NONE,
-        "label": "no verdict",
-        "cause": "",
-        "evidence": [],
-        "next_step": "",
-        "sampled": entry.is_sampler,
-        "numbers": _key_numbers(entry),
-        "temperature": at(entry.metrics, "temperature_meters", "verdict"),
-    }
-    if isinstance(verdict, Mapping):
-        label = str(verdict.get("label"))
-        found["style"], found["sign"] = _SIGNS.get(label, ("none", NONE))
-        found |= {name: verdict.get(name) or "" for name in ("cause", "evidence", "next_step")}
-        found["label"] = label
-    elif not entry.metrics:
-        found["cause"] = "this method did not finish"
-    elif not found["sampled"]:
-        found["cause"] = "it samples nothing, so that there is nothing to converge"
-    else:
-        found["cause"] = "none is on record, as of a run of an older version"
+def _card(run: Run, entry: Entry) -> Card:
+    verdict = _verdict(entry)
+    meters = entry.metrics.temperature_meters
+    style, sign = _SIGNS.get(verdict.label if verdict else "", ("none", NONE))
+    return Card(
+        title=run.prefix + entry.label,
+        label=verdict.label if verdict else "no verdict",
+        style=style,
+        sign=sign,
+        cause=verdict.cause if verdict else _reason(entry),
+        evidence=verdict.evidence if verdict else (),
+        next_step=verdict.next_step if verdict else "",
+        numbers=_key_numbers(entry),
+        temperature=meters.verdict if meters else "",
+    )
+
+
+def _verdict(entry: Entry) -> Verdict | None:
+    found = entry.metrics.verdict or entry.failure.verdict
+    if found is None and entry.record.status == "diverged":
+        return diverged(entry.record.reason)
     return found
 
 
+def _reason(entry: Entry) -> str:
+    """Why there is no verdict."""
+    if not entry.is_finished:
+        return entry.record.reason or "this method did not finish"
+    if not entry.is_sampler:
+        return "it samples nothing, so that there is nothing to converge"
+    return "none is on record, as of a run of an older version"
+
+
 def _key_numbers(entry: Entry) -> list[tuple[str, str]]:
-    shown = entry.shown
-    on_test = at(entry.metrics, "sets", "test", shown) or {}
+    found = entry.on("test").intervals
     numbers = [
-        ("accuracy", percent(at(on_test, "accuracy", "value"))),
-        ("NLL", NONE if shown == "votes" else number(at(on_test, "nll", "value"), ".4f")),
-        ("calibration error", number(at(on_test, "ece", "value"), ".3f")),
+        ("accuracy", value_of(found.get("accuracy"), "{:.1f} %".format, 100)),
+        ("RMSE", value_of(found.get("rmse"), ".4f")),
+        # Most of the votes' NLL is the floor under probabilities of 0: no number to compare.
+        ("NLL", NONE if entry.shown == "votes" else value_of(found.get("nll"), ".4f")),
+        ("calibration error", value_of(found.get("ece"), ".3f")),
     ]
-    return [(name, value) for name, value in numbers if value != NONE]
+    return [(name, text) for name, text in numbers if text != NONE]
 
 
 def headline(runs: Sequence[Run]) -> str:
     """All verdicts in one sentence."""
-    labels = [card["label"] for run in runs for card in cards(run) if card["sampled"]]
-    judged = [label for label in labels if label != "no verdict"]
+    labels = [
+        verdict.label if (verdict := _verdict(entry)) else None
+        for run in runs
+        for entry in run.entries
+        if entry.is_sampler
+    ]
+    good = labels.count("converged")
     if not labels:
         return "Nothing here samples a posterior, so that nothing has to converge."
-    if not judged:
+    if not any(labels):
         return "There is no verdict on any of the sampling methods."
-    good = judged.count("converged")
     if good == len(labels):
         return "Every sampling method has converged." if good > 1 else "It has converged."
     if good:
@@ -82,29 +115,42 @@ def headline(runs: Sequence[Run]) -> str:
     return "No sampling method has converged." if len(labels) > 1 else "It has not converged."
 
 
-def diagnostics(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Each diagnostic once, with what it says of each method."""
-    found: dict[str, dict[str, Any]] = {}
+@dataclass(frozen=True)
+class Explained:
+    """One diagnostic, and what it says of each method.
+
+    Attributes:
+        title: what it is.
+        meaning: one sentence.
+        advice: what to do if it is bad.
+        results: method and result.
+    """
+
+    title: str
+    meaning: str
+    advice: str
+    results: list[tuple[str, str]]
+
+
+def diagnostics(runs: Sequence[Run]) -> list[Explained]:
+    """Each diagnostic once."""
+    found: dict[str, Explained] = {}
     for run in runs:
         for entry in run.finished:
-            for name, d in (at(entry.metrics, "convergence", "diagnostics") or {}).items():
-                texts = {key: at(d, key) or "" for key in ("title", "meaning", "advice")}
-                result = (run.prefix + entry.label, at(d, "result") or NONE)
-                found.setdefault(name, {**texts, "results": []})["results"].append(result)
+            convergence = entry.metrics.convergence
+            for name, d in convergence.diagnostics.items() if convergence else ():
+                explained = found.setdefault(name, Explained(d.title, d.meaning, d.advice, []))
+                explained.results.append((run.prefix + entry.label, d.result))
     return list(found.values())
 
 
-def temperature_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """What the temperature meters say of each method that samples, one line each."""
-    for m in metrics["methods"].values():
-        if m["temperature_meters"] is not None:
-            yield f"{m['label']}: {m['temperature_meters']['verdict']}"
-
-
-def verdict_lines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """The verdict on each method that samples, and what to do next, one line each."""
-    for m in [*metrics["methods"].values(), *metrics["failures"].values()]:
-        verdict = m["verdict"]
-        if verdict is not None:
-            why = f" ({verdict['cause']})" if verdict["cause"] else ""
-            yield f"{m['label']}: {verdict['label']}{why}; next: {verdict['next_step']}"
+def lines(run: Run) -> Iterator[str]:
+    """For the terminal: what the temperature meters say, then the verdicts, a line each."""
+    found = cards(run)
+    for card in found:
+        if card.temperature:
+            yield f"{card.title}: {card.temperature}"
+    for card in found:
+        if card.next_step:
+            why = f" ({card.cause})" if card.cause else ""
+            yield f"{card.title}: {card.label}{why}; next: {card.next_step}"

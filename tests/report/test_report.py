@@ -16,6 +16,7 @@ from probbnn.cli import main
 from probbnn.errors import InputError
 from probbnn.experiments import presets
 from probbnn.report import figures, verdicts
+from probbnn.report.load import collect
 from probbnn.report.page import write_report
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -152,9 +153,9 @@ def test_numbers_are_those_on_record(run_directory):
 
 
 def test_verdict_is_printed(run_directory):
-    metrics = json.loads((run_directory / "metrics.json").read_text())
-    (line,) = verdicts.verdict_lines(metrics)
-    assert line.startswith("psgld: not converged (the run is too short); next: ")
+    meters, verdict = verdicts.lines(*collect([run_directory]))
+    assert meters.startswith("psgld: sampling at T")
+    assert verdict.startswith("psgld: not converged (the run is too short); next: ")
 
 
 def test_probes_have_names(run_directory):
