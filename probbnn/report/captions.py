@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import xarray as xr
 
 from probbnn.diagnostics import ranks
 from probbnn.diagnostics.convergence import RHATS
@@ -49,7 +50,7 @@ def figures_of(run: Run, kinds: Iterable[str]) -> dict[str, list[Picture]]:
 
 def _file_name(name: str) -> str:
     """The name without what file systems, or their users, could stumble over."""
-    return re.sub(r"[^\w .,()+=-]", "-", name)
+    return re.sub(r"[^\w.-]+", "-", name)
 
 
 def _mixing(run: Run) -> Iterator[Picture]:
@@ -92,11 +93,9 @@ def _followed(entry: Entry) -> dict[str, np.ndarray]:
     log_density = entry.values("posterior", "log_density", "chain", "draw")
     if log_density is not None:
         found["log density"] = log_density.values
-    predicted = entry.values(
-        "posterior_predictive", "probability", "chain", "draw", "probe", "class"
-    )
+    predicted = _function(entry)
     if predicted is not None and predicted.sizes["draw"] >= ranks.MIN_DRAWS:
-        probes, classes = (predicted[dim].values.astype(str) for dim in ("probe", "class"))
+        probes, columns = (predicted[dim].values.astype(str) for dim in predicted.dims[2:])
         kinds = np.array([re.sub(r"\[\d+\]$", "", probe) for probe in probes])
         kinds[~np.isin(kinds, ("test", "boundary"))] = "outside"
         for kind in ("test", "boundary", "outside"):
@@ -105,13 +104,22 @@ def _followed(entry: Entry) -> dict[str, np.ndarray]:
             if not block.size:
                 continue
             worst = int(np.ptp(block.mean(axis=1), axis=0).argmax())
-            probe, label = divmod(worst, len(classes))
-            found[f"p({classes[label]}) at {probes[of_kind[probe]]}"] = block[..., worst]
+            probe, column = divmod(worst, len(columns))
+            value = "p" if predicted.name == "probability" else "output"
+            found[f"{value}({columns[column]}) at {probes[of_kind[probe]]}"] = block[..., worst]
     return {
         name: values
         for name, values in found.items()
         if values.shape[1] >= ranks.MIN_DRAWS and np.isfinite(values).all()
     }
+
+
+def _function(entry: Entry) -> xr.DataArray | None:
+    """What the network computes at the probes, ``(chain, draw, probe, class or unit)``."""
+    probabilities = entry.values("posterior_predictive", "probability", "chain", "draw", "probe")
+    if probabilities is not None:
+        return probabilities
+    return entry.values("posterior_predictive", "output", "chain", "draw", "probe")
 
 
 def _rhat(values: np.ndarray) -> np.ndarray:
@@ -127,11 +135,11 @@ def _rhats(run: Run) -> Iterator[Picture]:
         if not entry.is_sampler:
             continue
         found = {}
-        for name, group, variable in (
-            ("of the function, at the probes", "posterior_predictive", "probability"),
-            ("of single weights, for contrast", "posterior", "weight"),
+        weights = entry.values("posterior", "weight", "chain", "draw")
+        for name, values in (
+            ("of the function, at the probes", _function(entry)),
+            ("of single weights, for contrast", weights),
         ):
-            values = entry.values(group, variable, "chain", "draw")
             if values is None or values.sizes["draw"] < ranks.MIN_DRAWS:
                 continue
             rhat = _rhat(values.values.reshape(*values.shape[:2], -1))

@@ -56,7 +56,7 @@ def line_styles(names: Iterable[str]) -> dict[str, Style]:
     return {
         name: {
             "color": _COLOURS[i % number],
-            "ls": _DASHES[(i + i // number) % len(_DASHES)],
+            "ls": _DASHES[(i % number + i // number) % len(_DASHES)],
         }
         for i, name in enumerate(names)
     }
@@ -78,7 +78,10 @@ def family_styles(families: Mapping[str, str]) -> dict[str, Style]:
     styles = {}
     for name, family in families.items():
         number = seen[family] = seen.get(family, -1) + 1
-        styles[name] = {"color": _FAMILIES[family], "marker": MARKERS[number % len(MARKERS)]}
+        styles[name] = {
+            "color": _FAMILIES.get(family, PINK),
+            "marker": MARKERS[number % len(MARKERS)],
+        }
     return styles
 
 
