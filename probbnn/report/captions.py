@@ -152,7 +152,10 @@ def _rhats(run: Run) -> Iterator[Picture]:
             f"{rhat.max():.3f}, " + ", ".join(f"{np.mean(rhat > x):.0%} above {x}" for x in RHATS)
             for name, rhat in found.items()
         ]
-        caption = f"{entry.label}. Lines at 1.01 (today's rule), 1.05 and 1.1 (the first one)."
+        caption = (
+            f"{entry.label}. Lines at 1.01 (Vehtari et al., 2021), 1.05 and 1.1 (Gelman and "
+            "Rubin, 1992)."
+        )
         figure = figures.rhat_figure(found, f"{entry.label}: R-hat")
         yield Picture(entry.label, figure, f"{'; '.join(parts)}.", caption)
 

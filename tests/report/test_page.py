@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 
 import pytest
 from pages import HOSTILE, Page, edit, markdown_tables, read
@@ -225,3 +226,9 @@ def test_a_method_that_failed_says_why(copy):
     failed = {"status": "failed", "reason": "RuntimeError: out of memory"}
     edit(directory / "run.json", lambda run: run["methods"].update(psgld=failed))
     assert "RuntimeError: out of memory." in read(write_report([directory])).text
+
+
+def test_without_jinja_one_line_says_what_to_install(copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(InputError, match=r"needs jinja2.*pip install"):
+        write_report([copy()])

@@ -1,10 +1,13 @@
 """Tables and their numbers as text: in Markdown, in the terminal, and hostile."""
 
+import sys
+
 import numpy as np
 import pytest
 from pages import HOSTILE, markdown_tables
 from rich.console import Console
 
+from probbnn.errors import InputError
 from probbnn.metrics import Interval
 from probbnn.report.table import NONE, Markdown, Table, escaped, interval, number, setting, value_of
 
@@ -64,3 +67,9 @@ def test_a_bound_may_be_missing():
 )
 def test_settings(value, said):
     assert setting(value) == said
+
+
+def test_without_rich_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(InputError, match=r"needs rich.*pip install"):
+        Table("t", ["h"], [["x"]]).rich()
