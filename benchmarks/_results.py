@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from typing import Any
 import jax
 
 import probbnn
+from probbnn.metrics import Interval
+from probbnn.report.table import Table, escaped
+from probbnn.report.table import interval as written
 
 __all__ = ["environment", "fill", "interval", "markdown_table", "new_run_directory", "write"]
 
@@ -41,16 +45,14 @@ def fill(path: Path, tables: dict[str, str]) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def interval(values: dict[str, float], spec: str, factor: float = 1) -> str:
+def interval(values: Mapping[str, float], spec: str, factor: float = 1) -> str:
     """A value and its bounds, as `probbnn.metrics.Interval.to_dict` gives them."""
-    value, low, high = (format(factor * values[k], spec) for k in ("value", "low", "high"))
-    return f"{value} [{low}, {high}]"
+    return written(Interval(**values), spec, factor)
 
 
-def markdown_table(header: list[str], rows: list[list[Any]]) -> str:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table of the rows' ``str``."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return Table("", header, [[escaped(cell) for cell in row] for row in rows]).markdown()
 
 
 def new_run_directory(name: str) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from _results import fill, new_run_directory
 
 from probbnn.cli import main as probbnn
-from probbnn.report.comparison import markdown_table, tables
+from probbnn.report.comparison import tables
 
 _DOCUMENT = Path(__file__).parents[1] / "docs" / "backends.md"
 _RESULTS = Path(__file__).parent / "results"
@@ -56,7 +56,7 @@ def _keep(directory: Path, preset: str, seed: int) -> None:
     stem.with_suffix(".md").write_text(f"{page}\n{footer}", encoding="utf-8")
     shutil.copy(directory / "figures" / "quality-against-cost.png", stem.with_suffix(".png"))
     found = {
-        f"{preset}: {table.title}": f"{markdown_table(table)}\n\n{table.note}"
+        f"{preset}: {table.title}": f"{table.markdown()}\n\n{table.note}"
         for table in tables(content)
     }
     # The document has no place for some: the proof of equality once, and no failures.

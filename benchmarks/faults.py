@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 
 from _results import markdown_table, write
 
+from probbnn.report.table import Markdown
+
 _ROOT = Path(__file__).parents[1]
 
 
@@ -138,7 +140,9 @@ def main() -> None:
         content[name] = red = first_red_test(fault)
         print(f"{'RED  ' if red else 'GREEN'} {name}: {red}", flush=True)
     if chosen == FAULTS:
-        rows = [[name, f"`{red}`" if red else "**none**"] for name, red in content.items()]
+        rows = [
+            [name, Markdown(f"`{red}`" if red else "**none**")] for name, red in content.items()
+        ]
         page = "# Faults that the tests see\n\n" + markdown_table(
             ["fault planted", "first default test to go red"], rows
         )

@@ -64,7 +64,7 @@ def page(results: dict[str, Any]) -> str:
     return (
         f"# Prior scale σ for LeNet-300-100, T = 1\n\npSGLD, {NUM_CHAINS} chains x {NUM_STEPS:,} "
         f"steps on 50,000 training images; measured on the {NUM_HELD_OUT:,} held out.\n\n"
-        + markdown_table(["prior σ", "error % [95 %]", "NLL [95 %]"], rows)
+        + markdown_table(["prior σ", "error % (95 %)", "NLL (95 %)"], rows)
     )
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import probbnn
 from probbnn.errors import InputError, is_positive
+from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.presets import (
     COMPARISONS,
     PRESETS,
-    MethodRun,
     Preset,
     find_comparison,
     find_preset,
@@ -123,7 +123,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     # Everything that can be refused quickly has been; now the libraries.
     from probbnn.experiments import run as experiment
-    from probbnn.report import tables
+    from probbnn.report import run_tables, verdicts
+    from probbnn.report.load import collect
 
     console = _console()
     result = experiment.run(
@@ -133,13 +134,11 @@ def _run(arguments: argparse.Namespace) -> int:
         data_dir=arguments.data_dir,
         report=lambda line: console.print(line, markup=False, highlight=False),
     )
+    (found,) = collect([out])
     if result.methods:
-        console.print(tables.in_distribution_table(result.metrics))
-        console.print(tables.out_of_distribution_table(result.metrics))
-    for line in (
-        *tables.temperature_lines(result.metrics),
-        *tables.verdict_lines(result.metrics),
-    ):
+        console.print(run_tables.short_metrics_table(found).rich())
+        console.print(run_tables.short_detection_table(found).rich())
+    for line in verdicts.lines(found):
         console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():
         print(f"probbnn: {name} failed: {reason}", file=sys.stderr)
@@ -162,7 +161,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     from probbnn.experiments import compare as comparison
     from probbnn.experiments.equality import MismatchError
-    from probbnn.report.comparison import rich_table, tables
+    from probbnn.report.comparison import tables
 
     console = _console()
     try:
@@ -177,7 +176,7 @@ def _compare(arguments: argparse.Namespace) -> int:
         print(f"probbnn: {error}", file=sys.stderr)
         return 1
     for table in tables(result.content):
-        console.print(rich_table(table))
+        console.print(table.rich())
         console.print(table.note, markup=False, highlight=False)
     print(f"written to {out}")
     return 0 if len(result.failures) < len(preset.methods) else 1

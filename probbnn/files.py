@@ -48,9 +48,16 @@ def environment() -> dict[str, Any]:
             "platform": jax.default_backend(),
             "kind": jax.devices()[0].device_kind,
             "count": jax.device_count(),
-            "cpu_cores": os.cpu_count(),
+            "cpu_cores": _cpu_cores(),
         },
     }
+
+
+def _cpu_cores() -> int | None:
+    """Those that this process may use, which in a container are fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
 
 
 def claim(directory: Path) -> bool:
@@ -94,12 +101,18 @@ def written_atomically(path: Path) -> Iterator[Path]:
 def plain(value: Any) -> Any:
     """``value`` as JSON has it: ``None`` for NaN and infinity, ``str`` for what JSON lacks.
 
+    What has a ``to_dict`` is asked for it; other dataclasses and named tuples are their fields.
+
     Examples:
         >>> plain({"a": np.float32(1), "b": [float("nan"), abs]})
         {'a': 1.0, 'b': [None, '<built-in function abs>']}
     """
+    if hasattr(value, "to_dict") and not isinstance(value, type):
+        return {str(key): plain(item) for key, item in value.to_dict().items()}
     if is_dataclass(value) and not isinstance(value, type):
         return plain({f.name: getattr(value, f.name) for f in fields(value)})
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

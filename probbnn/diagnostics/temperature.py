@@ -60,7 +60,7 @@ class TemperatureMeters:
         kinetic: mean over the draws of ‖u‖²/d; ``None`` without momentum.
         num_parameters: d. At one instant a kinetic temperature is within T(1 ± 2√(2/d)).
         sample_stats: ``configurational_temperature`` and ``gradient_noise`` draw by draw, shape
-            ``(chain, draw)``, NaN at draws where they were not measured. `probbnn.to_datatree` takes
+            ``(chain, draw)``, NaN at draws where they were not measured. `to_datatree` takes
             them into its tree; `to_dict` leaves them out.
     """
 

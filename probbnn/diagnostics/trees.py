@@ -69,7 +69,7 @@ def function(tree: Tree, num_chains: int, num_draws: int) -> Quantities | None:
 
 
 def class_probabilities(tree: Tree, name: str, dim: str) -> xr.DataArray | None:
-    """A group's class probabilities ``(chain, draw, dim, class)``, as `probbnn.to_datatree` has them.
+    """A group's class probabilities ``(chain, draw, dim, class)``, as `to_datatree` has them.
 
     ``None`` if it has none of exactly these dims.
     """

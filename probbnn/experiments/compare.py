@@ -28,7 +28,8 @@ import psutil
 from probbnn.data import Dataset, Regression
 from probbnn.diagnostics import measure_temperature, ranks
 from probbnn.experiments.equality import MismatchError, check_equality
-from probbnn.experiments.presets import MethodRun, Preset
+from probbnn.experiments.experiment import MethodRun
+from probbnn.experiments.presets import Preset
 from probbnn.experiments.reference import (
     Reference,
     as_arrays,

@@ -28,7 +28,8 @@ from probbnn.diagnostics import (
     judge,
     measure_temperature,
 )
-from probbnn.experiments.presets import MethodRun, Preset
+from probbnn.experiments.experiment import MethodRun
+from probbnn.experiments.presets import Preset
 from probbnn.experiments.setup import begin, check_method, sample_method
 from probbnn.files import environment, write_json, written_atomically
 from probbnn.inference.draws import Draws

@@ -21,7 +21,8 @@ from probbnn.data import (
 )
 from probbnn.data import sources as minibatch
 from probbnn.errors import InputError
-from probbnn.experiments.presets import MethodRun, Preset
+from probbnn.experiments.experiment import MethodRun
+from probbnn.experiments.presets import Preset
 from probbnn.files import claim
 from probbnn.inference.draws import Draws
 from probbnn.inference.sample import sample

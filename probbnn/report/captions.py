@@ -1,67 +1,65 @@
-"""The figures of a report, each with what it shows in words."""
+"""The figures of a run, each with what it shows in words."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
+import xarray as xr
 
 from probbnn.diagnostics import ranks
 from probbnn.diagnostics.mixing import RHATS
-from probbnn.metrics import AccuracyVsConfidence, Reliability, RiskCoverage
 from probbnn.report import figures
-from probbnn.report.load import Entry, Run, at
+from probbnn.report.load import Entry, Run
+from probbnn.report.table import value_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "pictures"]
+__all__ = ["ON_PAGE", "SAVED", "Picture", "figures_of"]
 
 
 class Picture(NamedTuple):
-    """A figure, what it shows in words, and the line below it."""
+    """A figure of a run and what it shows.
 
-    uri: str
-    alt: str
-    caption: str
+    Attributes:
+        about: the method or the set that it is about.
+        figure: the figure.
+        alt: what it shows, for those who cannot see it; ``""`` if it is not on the page.
+        caption: the line below it.
+        stem: its file in ``figures/`` without an ending, ``""`` if it has none.
+    """
 
-
-# Figures. Each function yields those of one run: what it is about, the figure, what it shows in
-# words, and the line below it.
-
-_Drawn = Iterator[tuple[str, "Figure", str, str]]
-
-
-def pictures(runs: Sequence[Run]) -> dict[str, list[Picture]]:
-    """All figures by kind; those about the same thing come together, run by run."""
-    return {name: _pictures(runs, draw) for name, draw in _KINDS.items()}
-
-
-def _pictures(runs: Sequence[Run], draw: Callable[[Run], _Drawn]) -> list[Picture]:
-    found: dict[str, list[Picture]] = {}
-    # A dollar in a label is a dollar.
-    with mpl.rc_context({"text.parse_math": False}):
-        for run in runs:
-            for about, figure, alt, caption in draw(run):
-                uri = figures.data_uri(figure)
-                picture = Picture(uri, run.prefix + alt, run.prefix + caption)
-                found.setdefault(about, []).append(picture)
-    return [picture for about in found.values() for picture in about]
+    about: str
+    figure: "Figure"
+    alt: str = ""
+    caption: str = ""
+    stem: str = ""
 
 
-def _mixing_pictures(run: Run) -> _Drawn:
+def figures_of(run: Run, kinds: Iterable[str]) -> dict[str, list[Picture]]:
+    """The figures of a run by kind, drawn from its directory alone.
+
+    Args:
+        run: the run.
+        kinds: some of `ON_PAGE` and `SAVED`.
+    """
+    with figures.literal_text():
+        return {kind: list(_KINDS[kind](run)) for kind in kinds}
+
+
+def _file_name(name: str) -> str:
+    """The name without what file systems, or their users, could stumble over."""
+    return re.sub(r"[^\w.-]+", "-", name)
+
+
+def _mixing(run: Run) -> Iterator[Picture]:
     for entry in run.finished:
         quantities = _followed(entry) if entry.is_sampler else {}
-        group = entry.group("trace")
-        trace = None
-        if group is not None and "logdensity" in group:
-            values = group["logdensity"].transpose("chain", "step").values
-            trace = group["step"].values, values
+        trace = _trace(entry)
         if trace is None and not quantities:
             continue
-        shown = {name: values for name, (values, _) in quantities.items()}
-        rhats = "; ".join(f"{name}: R-hat {rhat:.3f}" for name, (_, rhat) in quantities.items())
+        rhats = {name: float(_rhat(values[..., None])[0]) for name, values in quantities.items()}
         alt = f"Traces of {entry.label}, one line for each chain"
         if trace is not None:
             alt += (
@@ -69,7 +67,8 @@ def _mixing_pictures(run: Run) -> _Drawn:
                 f"to {trace[1][:, -1].mean():.4g} at the last, mean over chains"
             )
         if rhats:
-            alt += f"; with the ranks of the draws. {rhats}"
+            words = "; ".join(f"{name}: R-hat {rhat:.3f}" for name, rhat in rhats.items())
+            alt += f"; with the ranks of the draws. {words}"
         if quantities:
             caption = (
                 "Chains that agree cross all the time, their bars level with the dotted lines."
@@ -78,36 +77,49 @@ def _mixing_pictures(run: Run) -> _Drawn:
             caption = f"Ranks take {ranks.MIN_DRAWS} draws per chain, and it kept fewer."
         else:
             caption = "A point estimate has no draws to rank."
-        caption = f"{entry.label}. {caption}"
-        yield entry.label, figures.mixing_figure(trace, shown, entry.label), f"{alt}.", caption
+        figure = figures.mixing_figure(trace, quantities, entry.label)
+        yield Picture(entry.label, figure, f"{alt}.", f"{entry.label}. {caption}")
 
 
-def _followed(entry: Entry) -> dict[str, tuple[np.ndarray, float]]:
+def _trace(entry: Entry) -> tuple[np.ndarray, np.ndarray] | None:
+    """Steps, and the minibatch estimate of the log density there, ``(chain, step)``."""
+    found = entry.values("trace", "logdensity", "chain", "step")
+    return None if found is None else (found["step"].values, found.values)
+
+
+def _followed(entry: Entry) -> dict[str, np.ndarray]:
     """The log density, and of each kind of probe the value on which chains differ most."""
     found: dict[str, np.ndarray] = {}
-    posterior, predictive = entry.group("posterior"), entry.group("posterior_predictive")
-    if posterior is not None and "log_density" in posterior:
-        found["log density"] = posterior["log_density"].transpose("chain", "draw").values
-    if predictive is not None and "probability" in predictive:
-        values = predictive["probability"].transpose("chain", "draw", "probe", "class")
-        if values.sizes["draw"] >= ranks.MIN_DRAWS:
-            probes, classes = (values[dim].values.astype(str) for dim in ("probe", "class"))
-            kinds = np.array([re.sub(r"\[\d+\]$", "", probe) for probe in probes])
-            kinds[~np.isin(kinds, ("test", "boundary"))] = "outside"
-            for kind in ("test", "boundary", "outside"):
-                of_kind = np.flatnonzero(kinds == kind)
-                block = values.values[:, :, of_kind].reshape(*values.shape[:2], -1)
-                if not block.size:
-                    continue
-                worst = int(np.ptp(block.mean(axis=1), axis=0).argmax())
-                probe, label = divmod(worst, len(classes))
-                name = f"p({classes[label]}) at {probes[of_kind[probe]]}"
-                found[name] = block[..., worst]
+    log_density = entry.values("posterior", "log_density", "chain", "draw")
+    if log_density is not None:
+        found["log density"] = log_density.values
+    predicted = _function(entry)
+    if predicted is not None and predicted.sizes["draw"] >= ranks.MIN_DRAWS:
+        probes, columns = (predicted[dim].values.astype(str) for dim in predicted.dims[2:])
+        kinds = np.array([re.sub(r"\[\d+\]$", "", probe) for probe in probes])
+        kinds[~np.isin(kinds, ("test", "boundary"))] = "outside"
+        for kind in ("test", "boundary", "outside"):
+            of_kind = np.flatnonzero(kinds == kind)
+            block = predicted.values[:, :, of_kind].reshape(*predicted.shape[:2], -1)
+            if not block.size:
+                continue
+            worst = int(np.ptp(block.mean(axis=1), axis=0).argmax())
+            probe, column = divmod(worst, len(columns))
+            value = "p" if predicted.name == "probability" else "output"
+            found[f"{value}({columns[column]}) at {probes[of_kind[probe]]}"] = block[..., worst]
     return {
-        name: (values, float(_rhat(values[..., None])[0]))
+        name: values
         for name, values in found.items()
         if values.shape[1] >= ranks.MIN_DRAWS and np.isfinite(values).all()
     }
+
+
+def _function(entry: Entry) -> xr.DataArray | None:
+    """What the network computes at the probes, ``(chain, draw, probe, class or unit)``."""
+    probabilities = entry.values("posterior_predictive", "probability", "chain", "draw", "probe")
+    if probabilities is not None:
+        return probabilities
+    return entry.values("posterior_predictive", "output", "chain", "draw", "probe")
 
 
 def _rhat(values: np.ndarray) -> np.ndarray:
@@ -118,24 +130,21 @@ def _rhat(values: np.ndarray) -> np.ndarray:
     return found
 
 
-def _rhat_pictures(run: Run) -> _Drawn:
+def _rhats(run: Run) -> Iterator[Picture]:
     for entry in run.finished:
         if not entry.is_sampler:
             continue
         found = {}
-        for name, group, variable in (
-            ("of the function, at the probes", "posterior_predictive", "probability"),
-            ("of single weights, for contrast", "posterior", "weight"),
+        weights = entry.values("posterior", "weight", "chain", "draw")
+        for name, values in (
+            ("of the function, at the probes", _function(entry)),
+            ("of single weights, for contrast", weights),
         ):
-            tree = entry.group(group)
-            if tree is None or variable not in tree:
+            if values is None or values.sizes["draw"] < ranks.MIN_DRAWS:
                 continue
-            values = tree[variable].transpose("chain", "draw", ...).values
-            if values.shape[1] < ranks.MIN_DRAWS:
-                continue
-            rhat = _rhat(values.reshape(*values.shape[:2], -1))
-            found[name] = rhat[~np.isnan(rhat)]
-        found = {name: rhat for name, rhat in found.items() if len(rhat)}
+            rhat = _rhat(values.values.reshape(*values.shape[:2], -1))
+            if not np.isnan(rhat).all():
+                found[name] = rhat[~np.isnan(rhat)]
         if not found:
             continue
         parts = [
@@ -143,18 +152,24 @@ def _rhat_pictures(run: Run) -> _Drawn:
             f"{rhat.max():.3f}, " + ", ".join(f"{np.mean(rhat > x):.0%} above {x}" for x in RHATS)
             for name, rhat in found.items()
         ]
-        caption = f"{entry.label}. Lines at 1.01 (today's rule), 1.05 and 1.1 (the first one)."
+        caption = (
+            f"{entry.label}. Lines at 1.01 (Vehtari et al., 2021), 1.05 and 1.1 (Gelman and "
+            "Rubin, 1992)."
+        )
         figure = figures.rhat_figure(found, f"{entry.label}: R-hat")
-        yield entry.label, figure, f"{'; '.join(parts)}.", caption
+        yield Picture(entry.label, figure, f"{'; '.join(parts)}.", caption)
 
 
-def _running_pictures(run: Run) -> _Drawn:
+def _running(run: Run) -> Iterator[Picture]:
     curves, words, held_out = {}, [], True
     for entry in run.finished:
-        numbers = at(entry.metrics, "convergence", "diagnostics", "running", "numbers") or {}
+        convergence = entry.metrics.convergence
+        diagnostic = convergence.diagnostics.get("running") if convergence else None
+        numbers = diagnostic.numbers if diagnostic else {}
         if len(numbers.get("nll") or ()) > 1:
             nll = np.array(numbers["nll"], float)
-            curves[entry.label] = nll, numbers.get("accuracy")
+            accuracy = numbers.get("accuracy")
+            curves[entry.label] = nll, None if accuracy is None else np.array(accuracy, float)
             words.append(f"{entry.label}: NLL {nll[0]:.4f} after one draw, {nll[-1]:.4f} after all")
             held_out = held_out and bool(numbers.get("held_out"))
     if curves:
@@ -163,62 +178,64 @@ def _running_pictures(run: Run) -> _Drawn:
             f"The average over the draws so far, on {where}. It levels off once further draws add "
             "nothing."
         )
-        yield "running", figures.running_figure(curves), f"{'; '.join(words)}.", caption
+        yield Picture("running", figures.running_figure(curves), f"{'; '.join(words)}.", caption)
 
 
-def _coverage_pictures(run: Run) -> _Drawn:
-    labels = [label for entry in run.finished for label in entry.metrics.get("sets") or {}]
-    for label in dict.fromkeys(labels):
+def _coverage(run: Run) -> Iterator[Picture]:
+    for label in _sets(run):
         curves, words = {}, []
         for entry in run.finished:
-            thresholds = at(entry.metrics, "sets", label, entry.shown, "thresholds")
-            if not isinstance(thresholds, Mapping):
+            found = entry.on(label)
+            if found.thresholds is None:
                 continue
-            curve = curves[entry.label] = AccuracyVsConfidence(
-                **{name: _array(thresholds.get(name)) for name in AccuracyVsConfidence._fields}
-            )
+            curve = curves[entry.label] = found.thresholds
             nearest = int(np.argmin(np.abs(curve.thresholds - 0.9)))
             text = f"{entry.label} {curve.coverage[nearest]:.1%}"
-            if at(entry.metrics, "sets", label, entry.shown, "num_labelled"):
-                right = curve.accuracy[nearest]
-                text += "" if np.isnan(right) else f" (right on {right:.1%})"
+            if found.num_labelled and not np.isnan(curve.accuracy[nearest]):
+                text += f" (right on {curve.accuracy[nearest]:.1%})"
             words.append(text)
         if curves:
             where = "test set" if label == "test" else f"{label} (out of distribution)"
             passing = f"Confidence of at least 90 %: {', '.join(words)}."
             alt = f"Accuracy and coverage against confidence threshold, {where}. {passing}"
-            yield label, figures.coverage_figure(curves, where), alt, passing
+            yield Picture(label, figures.coverage_figure(curves, where), alt, passing)
 
 
-def _array(column: Sequence[float | None] | None) -> Any:
-    """Numbers from JSON, which has ``None`` for NaN, and for columns that were not computed."""
-    return None if column is None else np.array(column, float)
+def _thresholds(run: Run) -> Iterator[Picture]:
+    for entry in run.finished:
+        for label in _sets(run):
+            curve = entry.on(label).thresholds
+            if curve is None:
+                continue
+            title = f"{entry.label} ({entry.shown.replace('_', ' ')}): {label}"
+            figure = figures.accuracy_vs_confidence_figure(curve, title)
+            stem = f"acc-vs-conf-{entry.label}" + ("" if label == "test" else f"-{label}")
+            yield Picture(entry.label, figure, stem=_file_name(stem))
 
 
-def _number(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, int | float) else "not on record"
+def _sets(run: Run) -> list[str]:
+    return list(dict.fromkeys(label for entry in run.finished for label in entry.metrics.sets))
 
 
-def _reliability_pictures(run: Run) -> _Drawn:
+def _reliability(run: Run) -> Iterator[Picture]:
     curves, words = {}, []
     for entry in run.finished:
-        found = entry.metrics.get("reliability")
-        if found:
-            curves[entry.label] = Reliability(*(np.array(found[k]) for k in Reliability._fields))
-            ece = at(entry.metrics, "sets", "test", entry.shown, "ece", "value")
-            words.append(f"{entry.label}: calibration error {_number(ece)}")
+        if entry.metrics.reliability is not None:
+            curves[entry.label] = entry.metrics.reliability
+            ece = value_of(entry.on("test").intervals.get("ece"), ".3f")
+            words.append(f"{entry.label}: calibration error {ece}")
     if curves:
         caption = "Above the diagonal it is right more often than it says, below less often."
         alt = f"Reliability diagram of the test set. {'; '.join(words)}."
-        yield "reliability", figures.reliability_figure(curves), alt, caption
+        figure = figures.reliability_figure(curves)
+        yield Picture("reliability", figure, alt, caption, stem="reliability")
 
 
-def _risk_pictures(run: Run) -> _Drawn:
+def _risk(run: Run) -> Iterator[Picture]:
     curves, words = {}, []
     for entry in run.finished:
-        found = entry.metrics.get("risk_coverage")
-        if found:
-            curve = RiskCoverage(*(np.array(found[k]) for k in RiskCoverage._fields))
+        curve = entry.metrics.risk_coverage
+        if curve is not None and len(curve.coverage):
             curves[entry.label] = curve
             nearest = int(np.argmin(np.abs(curve.coverage - 0.9)))
             words.append(
@@ -228,32 +245,50 @@ def _risk_pictures(run: Run) -> _Drawn:
     if curves:
         caption = f"{'; '.join(words)}."
         alt = f"Risk-coverage curves of the test set. {words[0]}."
-        yield "risk", figures.risk_coverage_figure(curves), alt, caption
+        figure = figures.risk_coverage_figure(curves)
+        yield Picture("risk", figure, alt, caption, stem="risk-coverage")
 
 
-def _uncertainty_pictures(run: Run) -> _Drawn:
+def _uncertainty(run: Run) -> Iterator[Picture]:
     for entry in run.finished:
-        found = entry.metrics.get("uncertainty")
-        if not found:
+        found = entry.metrics.uncertainty
+        if found is None:
             continue
-        edges = np.array(found["edges"])
-        centres = (edges[1:] + edges[:-1]) / 2
-        means = {label: float(centres @ shares) for label, shares in found["entropy"].items()}
+        centres = (found.edges[1:] + found.edges[:-1]) / 2
+        means = {label: float(centres @ shares) for label, shares in found.entropy.items()}
         words = ", ".join(f"{label} {mean:.2f}" for label, mean in means.items())
         alt = f"Histograms of entropy and mutual information, {entry.label}. Mean entropy: {words}."
         caption = (
             f"{entry.label}. Entropy is all uncertainty, mutual information the part that the "
             f"draws disagree about. Mean entropy in nats: {words}."
         )
-        yield entry.label, figures.uncertainty_figure(found, entry.label), alt, caption
+        figure = figures.uncertainty_figure(found.to_dict(), entry.label)
+        stem = _file_name(f"entropy-{entry.label}")
+        yield Picture(entry.label, figure, alt, caption, stem)
 
 
-_KINDS: dict[str, Callable[[Run], _Drawn]] = {
-    "mixing": _mixing_pictures,
-    "rhat": _rhat_pictures,
-    "running": _running_pictures,
-    "coverage": _coverage_pictures,
-    "reliability": _reliability_pictures,
-    "risk": _risk_pictures,
-    "uncertainty": _uncertainty_pictures,
+def _log_density(run: Run) -> Iterator[Picture]:
+    # What is fitted has no log density along the way.
+    traces = {
+        entry.label: trace[1] for entry in run.finished if (trace := _trace(entry)) is not None
+    }
+    if traces:
+        figure = figures.trace_figure(traces, "Log density")
+        yield Picture("log density", figure, stem="log-density")
+
+
+_KINDS: dict[str, Callable[[Run], Iterator[Picture]]] = {
+    "mixing": _mixing,
+    "rhat": _rhats,
+    "running": _running,
+    "coverage": _coverage,
+    "reliability": _reliability,
+    "risk": _risk,
+    "uncertainty": _uncertainty,
+    "thresholds": _thresholds,
+    "log density": _log_density,
 }
+ON_PAGE = ("mixing", "rhat", "running", "coverage", "reliability", "risk", "uncertainty")
+"""Kinds of figures on the page."""
+SAVED = ("thresholds", "uncertainty", "reliability", "risk", "log density")
+"""Kinds of figures that are saved in ``figures/``, some of which are on the page as well."""

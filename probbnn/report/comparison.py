@@ -1,232 +1,163 @@
 """The tables and figures of a comparison, made from the content of ``comparison.json``."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
-from matplotlib.figure import Figure
-from rich import box
-from rich.table import Table
 
-from probbnn.metrics import AccuracyVsConfidence, Reliability
-from probbnn.samplers.registry import METHODS
+from probbnn.experiments.records import ComparisonRecord, ComparisonRow
+from probbnn.metrics import AccuracyVsConfidence, Interval, Reliability
+from probbnn.report import figures
+from probbnn.report.load import family_of
+from probbnn.report.table import NONE, Table, escaped, number
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
-    "PlainTable",
     "accuracy_figure",
     "cost_figure",
     "detection_figure",
     "markdown",
-    "markdown_table",
     "reliability_figure",
-    "rich_table",
     "tables",
 ]
 
-_Row = Mapping[str, Any]
-_NONE = "–"
-# A colour for each family, told apart by people with any colour vision; a marker for each member.
-_COLOURS = {
-    "optimisation": "#000000",
-    "SG-MCMC": "#0072B2",
-    "MCMC": "#D55E00",
-    "approximation": "#009E73",
-}
-_MARKERS = "osD^vPX*<>hp"
+Content = ComparisonRecord | Mapping[str, Any]
+"""A record, or what ``comparison.json`` holds of one."""
+
+_Curve = TypeVar("_Curve")
 
 
-class PlainTable(NamedTuple):
-    """A table as text.
-
-    Attributes:
-        title: one line.
-        header: headings; the first column is the method.
-        rows: a cell for each heading.
-        note: what the headings mean.
-    """
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    note: str
-
-
-def markdown(content: _Row) -> str:
+def markdown(content: Content) -> str:
     """All tables as one Markdown page."""
-    preset = content["preset"]
-    parts = [f"# {preset['name']}: {preset['summary']}", _reference_line(content)]
-    for table in tables(content):
-        parts += [f"## {table.title}", markdown_table(table), table.note]
+    record = _record(content)
+    experiment = record.experiment
+    parts = [f"# {escaped(experiment.name)}: {escaped(experiment.summary)}", _reference(record)]
+    for table in tables(record):
+        parts += [f"## {escaped(table.title)}", table.markdown(), escaped(table.note)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def markdown_table(table: PlainTable) -> str:
-    """A table in Markdown, without its title and note."""
-    lines = [table.header, ["---"] * len(table.header), *table.rows]
-    return "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
-
-
-def rich_table(table: PlainTable) -> Table:
-    """A table for the terminal."""
-    rich = Table(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    for number, heading in enumerate(table.header):
-        rich.add_column(heading, justify="right" if number else "left", no_wrap=number == 0)
-    for row in table.rows:
-        rich.add_row(*row)
-    return rich
-
-
-def tables(content: _Row) -> Iterator[PlainTable]:
+def tables(content: Content) -> Iterator[Table]:
     """The proof of equality, predictions, cost, and failures if there are any."""
-    yield _equality_table(content)
-    rows = list(content["methods"].values())
-    finished = _finished(content).values()
-    is_regression = any("rmse" in row["quality"]["test"] for row in finished)
-    columns = _REGRESSION if is_regression else _CLASSIFICATION
-    yield _table("Predictions", columns, rows, _REGRESSION_NOTE if is_regression else _NOTE)
-    yield _table("Convergence and cost", _COST, rows, _cost_note(content))
-    failed = [[row["label"], row["reason"]] for row in rows if row["status"] == "failed"]
+    record = _record(content)
+    yield _equality_table(record)
+    rows = record.methods.values()
+    measured = {name for row in _finished(record) for name in _on_test(row)}
+    if "rmse" in measured:
+        yield _table("Predictions", _REGRESSION, rows, _REGRESSION_NOTE)
+    else:
+        yield _table("Predictions", _CLASSIFICATION, rows, _NOTE)
+    yield _table("Convergence and cost", _COST, rows, _cost_note(record))
+    failed = [[row.label, row.reason] for row in rows if row.status != "finished"]
     if failed:
-        yield PlainTable("Failed", ["method", "reason"], failed, "")
+        yield Table("Failed", ["method", "reason"], failed)
 
 
-def cost_figure(content: _Row) -> Figure:
-    """Distance to the reference against wall time and against gradients, draw by draw.
-
-    Without a reference, the test NLL against both.
-    """
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    reference = content["reference"]
-    for axes, cost in zip(panels, ("seconds", "passes"), strict=True):
-        for name, style in _styles(content).items():
-            row = content["methods"][name]
-            path = [point for point in row["cost"]["path"] if cost in point]
-            if reference is not None and path:
-                x = [point[cost] for point in path]
-                y = [point["total_variation"] for point in path]
-                axes.plot(x, y, lw=1, alpha=0.7, color=style["color"])
-                axes.plot(x[-1], y[-1], ms=9, mec="white", ls="", **style)
-            elif reference is None and row["cost"][cost] is not None:
-                nll = row["quality"]["test"]["nll"]["value"]
-                axes.plot(row["cost"][cost], nll, ms=9, mec="white", ls="", **style)
-        if reference is not None:
-            floor = reference["floor"]["test"]["total_variation"]["value"]
-            axes.axhline(floor, color="0.4", ls=":", lw=1, label="reference, half against half")
-            axes.set_yscale("log")
-        axes.set(xscale="log", xlabel=_COST_LABELS[cost])
-        axes.grid(alpha=0.3)
-    what = "total variation from the reference" if reference is not None else "NLL, test set"
-    panels[0].set_ylabel(f"{what} (lower is better)")
-    figure.suptitle("Quality against cost, more draws from left to right")
-    _legend(figure, panels[0])
-    return figure
+def cost_figure(content: Content) -> "Figure":
+    """Distance to the reference against cost, draw by draw; without one, the test NLL."""
+    record = _record(content)
+    paths: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for row in _finished(record):
+        paths[row.label] = _distances(row) if record.reference else _test_nll(row)
+    if record.reference is None:
+        return figures.cost_figure(paths, "NLL, test set", _styles(record))
+    floor = _value(record.reference.floor.get("test", {}).get("total_variation"))
+    distance = "total variation from the reference"
+    return figures.cost_figure(paths, distance, _styles(record), floor)
 
 
-def accuracy_figure(content: _Row, curves: Mapping[str, AccuracyVsConfidence]) -> Figure:
+def _distances(row: ComparisonRow) -> dict[str, tuple[list[float], list[float]]]:
+    found = {}
+    for cost in ("seconds", "passes"):
+        points = [
+            (at, point.total_variation)
+            for point in (row.cost.path if row.cost else ())
+            if (at := getattr(point, cost)) is not None
+        ]
+        if points:
+            found[cost] = [x for x, _ in points], [y for _, y in points]
+    return found
+
+
+def _test_nll(row: ComparisonRow) -> dict[str, tuple[list[float], list[float]]]:
+    nll = _value(_on_test(row).get("nll"))
+    return {
+        cost: ([at], [nll])
+        for cost in ("seconds", "passes")
+        if (at := getattr(row.cost, cost, None)) is not None and nll is not None
+    }
+
+
+def accuracy_figure(content: Content, curves: Mapping[str, AccuracyVsConfidence]) -> "Figure":
     """Accuracy on what each method is sure of, and how much that is; curves by method name."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for name, style in _styles(content).items():
-        curve = curves[name]
-        left.plot(curve.thresholds, 100 * curve.accuracy, ms=5, lw=1, **style)
-        right.plot(curve.thresholds, 100 * curve.coverage, ms=5, lw=1, **style)
-    left.set(xlabel="confidence threshold", ylabel="accuracy of what passes (%)")
-    right.set(xlabel="confidence threshold", ylabel="predictions that pass (%)", ylim=(-3, 103))
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.suptitle("Accuracy and coverage at a confidence, test set")
-    _legend(figure, left)
-    return figure
+    record = _record(content)
+    title = "Accuracy and coverage at a confidence, test set"
+    return figures.coverage_figure(_by_label(record, curves), title, _styles(record))
 
 
-def reliability_figure(content: _Row, curves: Mapping[str, Reliability]) -> Figure:
+def reliability_figure(content: Content, curves: Mapping[str, Reliability]) -> "Figure":
     """Accuracy against confidence, bin by bin; curves by method name."""
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.6", lw=1, label="calibrated")
-    for name, style in _styles(content).items():
-        axes.plot(curves[name].confidence, curves[name].accuracy, ms=5, lw=1, **style)
-    axes.set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        title="Reliability, test set (equal numbers in bins)",
-    )
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    return figure
+    record = _record(content)
+    title = "Reliability, test set (equal numbers in bins)"
+    return figures.reliability_figure(_by_label(record, curves), title, _styles(record))
 
 
-def detection_figure(content: _Row) -> Figure:
+def detection_figure(content: Content) -> "Figure":
     """AUROC by predictive entropy of each method on each out-of-distribution set."""
-    rows = list(_finished(content).values())
-    figure = Figure(figsize=(8, 1.5 + 0.35 * len(rows)), layout="constrained")
-    axes = figure.subplots()
-    sets = list(rows[0]["quality"]["detection"]) if rows else []
-    for label, marker in zip(sets, _MARKERS, strict=False):
-        scores = [row["quality"]["detection"][label]["entropy"]["auroc"]["value"] for row in rows]
-        axes.plot(scores, range(len(rows)), marker, ms=7, alpha=0.8, label=label)
-    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
-    axes.invert_yaxis()
-    axes.axvline(0.5, color="0.4", ls=":", lw=1)
-    axes.set(xlabel="AUROC by predictive entropy (0.5: guessing)", title="Detection of other data")
-    axes.grid(alpha=0.3)
-    _legend(figure, axes)
-    return figure
+    return figures.detection_figure(
+        {row.label: _aurocs(row) for row in _finished(_record(content))}
+    )
 
 
-_COST_LABELS = {
-    "seconds": "wall time, compilation apart (s)",
-    "passes": "gradients (passes over the data, all chains)",
-}
+def _record(content: Content) -> ComparisonRecord:
+    if isinstance(content, ComparisonRecord):
+        return content
+    return ComparisonRecord.from_dict(content)
 
 
-def _styles(content: _Row) -> dict[str, dict[str, Any]]:
-    """Label, colour of the family and marker within it, of each method that finished."""
-    seen: dict[str, int] = {}
-    styles = {}
-    for name, row in _finished(content).items():
-        family = METHODS[name].family
-        number = seen[family] = seen.get(family, -1) + 1
-        styles[name] = {
-            "color": _COLOURS[family],
-            "marker": _MARKERS[number],
-            "label": row["label"],
+def _finished(record: ComparisonRecord) -> list[ComparisonRow]:
+    return [row for row in record.methods.values() if row.status == "finished"]
+
+
+def _by_label(record: ComparisonRecord, curves: Mapping[str, _Curve]) -> dict[str, _Curve]:
+    return {record.methods[name].label: curve for name, curve in curves.items()}
+
+
+def _styles(record: ComparisonRecord) -> dict[str, dict[str, Any]]:
+    return figures.family_styles(
+        {
+            row.label: family_of(name)
+            for name, row in record.methods.items()
+            if row.status == "finished"
         }
-    return styles
+    )
 
 
-def _finished(content: _Row) -> dict[str, _Row]:
-    return {k: row for k, row in content["methods"].items() if row["status"] == "finished"}
-
-
-def _legend(figure: Figure, axes: Any) -> None:
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize="small")
-
-
-def _reference_line(content: _Row) -> str:
-    reference = content["reference"]
+def _reference(record: ComparisonRecord) -> str:
+    reference = record.reference
     if reference is None:
         return "There is no reference posterior for this log density: no fidelity is shown."
-    settings = reference["settings"]
+    settings: Mapping[str, Any] = reference.settings
     draws = (settings["num_steps"] - settings["num_warmup"]) // settings["thinning"]
-    worst = max(found["rhat_worst"] for found in reference["convergence"].values())
-    floor = reference["floor"]["test"]["total_variation"]["value"]
+    worst = max(found.rhat_worst or 0.0 for found in reference.convergence.values())
+    floor = _value(reference.floor["test"]["total_variation"])
     return (
         f"Reference posterior: BlackJAX NUTS, {settings['num_chains']} chains × "
         f"({settings['num_warmup']} + {draws}) draws, worst R-hat of all predictions {worst:.4f}; "
-        f"its halves differ by a total variation of {floor:.4f} (`{reference['command']}`)."
+        f"its halves differ by a total variation of {number(floor, '.4f')} "
+        f"(`{reference.command}`)."
     )
 
 
-def _equality_table(content: _Row) -> PlainTable:
-    equality = content["equality"]
+def _equality_table(record: ComparisonRecord) -> Table:
+    equality: Mapping[str, Any] = record.equality
     rows = [
         [name, *(f"{float(found[key]):.1e}" for key in ("logdensity", "gradient"))]
         for name, found in equality["backends"].items()
     ]
-    return PlainTable(
+    return Table(
         "One density",
         ["backend", "log density", "gradient"],
         rows,
@@ -236,64 +167,91 @@ def _equality_table(content: _Row) -> PlainTable:
     )
 
 
-_Column = tuple[str, Callable[[_Row], Any], str]
+def _on_test(row: ComparisonRow) -> Mapping[str, Interval | None]:
+    return row.quality.test.intervals if row.quality else {}
 
 
-def _table(title: str, columns: list[_Column], rows: list[_Row], note: str) -> PlainTable:
-    cells = []
-    for row in rows:
-        if row["status"] == "failed":
-            cells.append([row["label"], "failed", *[_NONE] * (len(columns) - 1)])
-            continue
-        found = [row["label"]]
-        for _, value_of, spec in columns:
-            try:
-                value = value_of(row)
-            # What a method does not have is a missing key, or None on the way to it.
-            except (KeyError, TypeError):
-                value = None
-            found.append(_NONE if value is None else format(value, spec))
-        cells.append(found)
-    return PlainTable(title, ["method", *(name for name, _, _ in columns)], cells, note)
+def _fidelity(row: ComparisonRow, label: str, metric: str) -> float | None:
+    return _value((row.fidelity or {}).get(label, {}).get(metric))
 
 
-def _test(name: str, factor: float = 1) -> Callable[[_Row], Any]:
-    return lambda row: factor * row["quality"]["test"][name]["value"]
+def _aurocs(row: ComparisonRow) -> dict[str, float]:
+    """By predictive entropy, of each out-of-distribution set."""
+    detection = row.quality.detection if row.quality else {}
+    return {label: scores["entropy"].auroc.value for label, scores in detection.items()}
 
 
-def _fidelity(name: str) -> Callable[[_Row], Any]:
-    return lambda row: row["fidelity"]["test"][name]["value"]
+def _value(found: Interval | None) -> float | None:
+    return None if found is None else found.value
 
 
-def _outside(row: _Row) -> float:
-    """Mean total variation over the out-of-distribution sets."""
-    by_set = row["fidelity"]
-    found = [by_set[label]["total_variation"]["value"] for label in by_set if label != "test"]
-    return float(np.mean(found))
+class _Column(NamedTuple):
+    """A heading, and of each method a number, what to multiply it with and how to write it."""
+
+    heading: str
+    value: Callable[[ComparisonRow], float | None]
+    spec: str
+    factor: float = 1
 
 
-def _mean_auroc(row: _Row) -> float:
-    return float(
-        np.mean(
-            [found["entropy"]["auroc"]["value"] for found in row["quality"]["detection"].values()]
-        )
+def _table(title: str, columns: list[_Column], rows: Iterable[ComparisonRow], note: str) -> Table:
+    header = ["method", *(column.heading for column in columns)]
+    return Table(title, header, [_cells(row, columns) for row in rows], note)
+
+
+def _cells(row: ComparisonRow, columns: list[_Column]) -> list[str]:
+    if row.status != "finished":
+        return [row.label, "failed", *[NONE] * (len(columns) - 1)]
+    return [row.label, *(number(c.value(row), c.spec, c.factor) for c in columns)]
+
+
+def _test(heading: str, metric: str, spec: str, factor: float = 1) -> _Column:
+    return _Column(heading, lambda row: _value(_on_test(row).get(metric)), spec, factor)
+
+
+def _near(heading: str, metric: str, spec: str) -> _Column:
+    return _Column(heading, lambda row: _fidelity(row, "test", metric), spec)
+
+
+def _convergence(heading: str, field: str, spec: str, factor: float = 1) -> _Column:
+    return _Column(heading, lambda row: getattr(row.convergence, field, None), spec, factor)
+
+
+def _cost(heading: str, field: str, spec: str, factor: float = 1) -> _Column:
+    return _Column(heading, lambda row: getattr(row.cost, field, None), spec, factor)
+
+
+def _time_to(heading: str, limit: str) -> _Column:
+    return _Column(
+        heading,
+        lambda row: row.cost.seconds_to_total_variation.get(limit) if row.cost else None,
+        ",.1f",
     )
 
 
-def _cost(name: str, factor: float = 1) -> Callable[[_Row], Any]:
-    return lambda row: factor * row["cost"][name]
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
-_CLASSIFICATION: list[_Column] = [
-    ("error %", _test("error", 100), ".2f"),
-    ("NLL", _test("nll"), ".4f"),
-    ("ECE", _test("ece"), ".3f"),
-    ("OOD AUROC", _mean_auroc, ".3f"),
-    ("agreement", _fidelity("agreement"), ".3f"),
-    ("TV", _fidelity("total_variation"), ".4f"),
-    ("TV, OOD", _outside, ".4f"),
-    ("entropy error", _fidelity("entropy_error"), ".4f"),
-    ("T", lambda row: row["configurational_temperature"]["value"], ".2f"),
+_OUTSIDE = _Column(
+    "TV, OOD",
+    lambda row: _mean(
+        _fidelity(row, label, "total_variation") for label in row.fidelity or () if label != "test"
+    ),
+    ".4f",
+)
+_TEMPERATURE = _Column("T", lambda row: _value(row.configurational_temperature), ".2f")
+_CLASSIFICATION = [
+    _test("error %", "error", ".2f", 100),
+    _test("NLL", "nll", ".4f"),
+    _test("ECE", "ece", ".3f"),
+    _Column("OOD AUROC", lambda row: _mean(_aurocs(row).values()), ".3f"),
+    _near("agreement", "agreement", ".3f"),
+    _near("TV", "total_variation", ".4f"),
+    _OUTSIDE,
+    _near("entropy error", "entropy_error", ".4f"),
+    _TEMPERATURE,
 ]
 _NOTE = (
     "Error, NLL and ECE on the test set. OOD AUROC: by predictive entropy, mean of the sets. "
@@ -301,16 +259,16 @@ _NOTE = (
     "set and on the out-of-distribution sets. T: configurational temperature of the draws, 1 in "
     "the posterior."
 )
-_REGRESSION: list[_Column] = [
-    ("RMSE", _test("rmse"), ".4f"),
-    ("NLL", _test("nll"), ".4f"),
-    ("CRPS", _test("crps"), ".4f"),
-    ("in 90 %", _test("coverage_90", 100), ".0f"),
-    ("mean error", _fidelity("mean_error"), ".4f"),
-    ("spread error", _fidelity("spread_error"), ".4f"),
-    ("TV", _fidelity("total_variation"), ".4f"),
-    ("TV, OOD", _outside, ".4f"),
-    ("T", lambda row: row["configurational_temperature"]["value"], ".2f"),
+_REGRESSION = [
+    _test("RMSE", "rmse", ".4f"),
+    _test("NLL", "nll", ".4f"),
+    _test("CRPS", "crps", ".4f"),
+    _test("in 90 %", "coverage_90", ".0f", 100),
+    _near("mean error", "mean_error", ".4f"),
+    _near("spread error", "spread_error", ".4f"),
+    _near("TV", "total_variation", ".4f"),
+    _OUTSIDE,
+    _TEMPERATURE,
 ]
 _REGRESSION_NOTE = (
     "RMSE, NLL and CRPS in standard deviations of the targets, and how many of them the central "
@@ -318,37 +276,33 @@ _REGRESSION_NOTE = (
     "deviations, spread error |log ratio|, TV (total variation) of the two Gaussians, on the test "
     "set and outside. T: configurational temperature of the draws, 1 in the posterior."
 )
-_COST: list[_Column] = [
-    ("worst R-hat", lambda row: row["convergence"]["rhat_worst"], ".3f"),
-    ("> 1.01 %", lambda row: 100 * row["convergence"]["rhat_share_above_1.01"], ".1f"),
-    ("ESS", lambda row: row["convergence"]["ess_median"], ",.0f"),
-    ("ESS/s", _cost("ess_per_second"), ",.1f"),
-    ("ESS/1000 passes", _cost("ess_per_pass", 1_000), ",.1f"),
-    ("passes", _cost("passes"), ",.0f"),
-    ("seconds", _cost("seconds"), ",.1f"),
-    ("compile s", _cost("compile_seconds"), ",.1f"),
-    ("MiB", _cost("peak_memory_bytes", 2**-20), ",.0f"),
-    ("s to TV .02", lambda row: row["cost"]["seconds_to_total_variation"]["0.02"], ",.1f"),
-    ("s to TV .01", lambda row: row["cost"]["seconds_to_total_variation"]["0.01"], ",.1f"),
+_COST = [
+    _convergence("worst R-hat", "rhat_worst", ".3f"),
+    _convergence("> 1.01 %", "rhat_share_above", ".1f", 100),
+    _convergence("ESS", "ess_median", ",.0f"),
+    _cost("ESS/s", "ess_per_second", ",.1f"),
+    _cost("ESS/1000 passes", "ess_per_pass", ",.1f", 1_000),
+    _cost("passes", "passes", ",.0f"),
+    _cost("seconds", "seconds", ",.1f"),
+    _cost("compile s", "compile_seconds", ",.1f"),
+    _cost("MiB", "peak_memory_bytes", ",.0f", 2**-20),
+    _time_to("s to TV .02", "0.02"),
+    _time_to("s to TV .01", "0.01"),
 ]
 
 
-def _cost_note(content: _Row) -> str:
+def _cost_note(record: ComparisonRecord) -> str:
     note = (
         "R-hat (worst, and the share above 1.01) and bulk ESS (median) of the predictions at up to "
         "500 test inputs. Passes: gradients in passes over all the data, of all chains, warm-up "
         "included. MiB: highest resident memory above that at the method's start. Seconds to a "
         "total variation: warm-up included, compilation apart."
     )
-    nuts = content.get("nuts")
-    if nuts is None:
+    nuts = record.nuts
+    if nuts is None or nuts.rhat_worst is None or nuts.rhat_share_above is None:
         return note
-    share = nuts["rhat_share_above_1.01"]
     return (
         f"{note} NUTS of BlackJAX and of NumPyro, their chains pooled: worst R-hat "
-        f"{nuts['rhat_worst']:.4f} of {nuts['num_values']:,} predictions, {share:.1%} above 1.01."
+        f"{nuts.rhat_worst:.4f} of {nuts.num_values:,} predictions, {nuts.rhat_share_above:.1%} "
+        "above 1.01."
     )
-
-
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|")

@@ -1,62 +1,98 @@
 """What is on record in a run directory, as the report reads it."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import h5py
+import xarray as xr
 
 from probbnn.errors import InputError
-from probbnn.samplers.registry import METHODS
+from probbnn.experiments.experiment import MethodRun
+from probbnn.experiments.records import (
+    FailureRecord,
+    MethodMetrics,
+    MethodRecord,
+    MetricsRecord,
+    PredictiveMetrics,
+    RunRecord,
+    read,
+)
 
-if TYPE_CHECKING:
-    import xarray
-
-__all__ = ["Entry", "Run", "at", "collect"]
+__all__ = ["Entry", "Run", "collect", "family_of"]
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method of one run; empty where there is nothing on record.
+    """One method of one run.
 
     Attributes:
         name: of the method.
         label: what the run calls it.
-        planned: its row of the preset.
-        record: what ``run.json`` has of it.
+        planned: its row of the experiment, ``None`` if it has none.
+        record: what ``run.json`` has of it; like the next two without content if that is nothing.
         metrics: what ``metrics.json`` has of it.
         failure: the same if it failed.
-        tree: its ArviZ tree.
+        is_finished: whether there are metrics.
+        draws: the file of its draws, ``None`` where none are.
     """
 
     name: str
     label: str
-    planned: Mapping[str, Any]
-    record: Mapping[str, Any]
-    metrics: Mapping[str, Any]
-    failure: Mapping[str, Any]
-    tree: "xarray.DataTree | None"
+    planned: MethodRun | None
+    record: MethodRecord
+    metrics: MethodMetrics
+    failure: FailureRecord
+    is_finished: bool
+    draws: Path | None
 
     @property
     def is_sampler(self) -> bool:
         """Whether it has chains that can converge, as a fit has not."""
-        return self.name not in METHODS or METHODS[self.name].family in ("SG-MCMC", "MCMC")
+        if self.metrics.convergence is not None:
+            return True
+        # Older runs, and methods that did not finish, have no more than their name on record.
+        return family_of(self.name) in ("SG-MCMC", "MCMC", "")
 
     @property
     def shown(self) -> str:
         """The predictive that stands for it in the figures."""
-        kinds = at(self.metrics, "sets", "test") or {}
-        return self.metrics.get("predictive") or next(iter(kinds), "")
+        return self.metrics.predictive or next(iter(self.metrics.sets.get("test", {})), "")
 
     @property
     def num_networks(self) -> int | None:
         """Draws of all chains."""
-        chains, draws = (self.metrics.get(name) for name in ("num_chains", "num_draws"))
-        return chains * draws if isinstance(chains, int) and isinstance(draws, int) else None
+        chains, draws = self.metrics.num_chains, self.metrics.num_draws
+        return None if chains is None or draws is None else chains * draws
 
-    def group(self, name: str) -> Any:
-        """A group of its tree, ``None`` if there is none."""
-        return None if self.tree is None or name not in self.tree.children else self.tree[name]
+    @property
+    def temperature(self) -> float | None:
+        """T of what it sampled or was to sample, ``None`` if it samples nothing."""
+        if self.is_finished:
+            return self.metrics.temperature
+        asked = self.record.settings.get("temperature")
+        return asked if isinstance(asked, int | float) else None
+
+    def on(self, label: str) -> PredictiveMetrics:
+        """Metrics of the predictive that is shown, on one set."""
+        return self.metrics.sets.get(label, {}).get(self.shown, PredictiveMetrics())
+
+    def group(self, name: str) -> xr.Dataset | None:
+        """A group of its ArviZ tree, ``None`` if there is none."""
+        if self.draws is None:
+            return None
+        with h5py.File(self.draws) as file:
+            if f"{self.name}/{name}" not in file:
+                return None
+        with xr.open_dataset(self.draws, group=f"{self.name}/{name}", engine="h5netcdf") as dataset:
+            return dataset.load()
+
+    def values(self, group: str, variable: str, *dims: str) -> xr.DataArray | None:
+        """A variable of its ArviZ tree with the axes in this order, ``None`` if there is none."""
+        dataset = self.group(group)
+        if dataset is None or variable not in dataset:
+            return None
+        return dataset[variable].transpose(*dims, ...)
 
 
 @dataclass(frozen=True)
@@ -64,23 +100,25 @@ class Run:
     """A run directory.
 
     Attributes:
-        name: of the directory.
+        directory: where it is.
+        name: of the directory, with what is before it where another run has the same.
         record: the content of ``run.json``.
         entries: the methods that were planned, in order.
         problems: what is wrong with it, a line each.
         prefix: what its methods are called by in the company of other runs.
     """
 
+    directory: Path
     name: str
-    record: Mapping[str, Any]
-    entries: list[Entry]
-    problems: list[str]
+    record: RunRecord
+    entries: Sequence[Entry]
+    problems: Sequence[str]
     prefix: str
 
     @property
     def finished(self) -> list[Entry]:
         """Methods with metrics."""
-        return [entry for entry in self.entries if entry.metrics]
+        return [entry for entry in self.entries if entry.is_finished]
 
 
 def collect(directories: Sequence[Path]) -> list[Run]:
@@ -90,8 +128,8 @@ def collect(directories: Sequence[Path]) -> list[Run]:
         directories: where `probbnn.experiments.run.run` wrote.
 
     Raises:
-        InputError: if one has no ``run.json`` or is there twice; whatever else is missing from
-            them is missing from the result.
+        InputError: if one has no ``run.json`` or is there twice, or what a file holds is of the
+            wrong type; whatever else is missing from them is missing from the result.
     """
     paths = [directory.resolve() for directory in directories]
     for number, path in enumerate(paths):
@@ -112,7 +150,10 @@ def collect(directories: Sequence[Path]) -> list[Run]:
 
 
 def _collect(directory: Path, name: str, prefix: str) -> Run:
-    record = _read_json(directory / "run.json")
+    try:
+        record, metrics = read(RunRecord, directory), read(MetricsRecord, directory)
+    except InputError as error:
+        raise InputError(f"{directory}: {error}") from error
     if record is None:
         kind = "is no directory"
         if directory.is_dir():
@@ -120,62 +161,52 @@ def _collect(directory: Path, name: str, prefix: str) -> Run:
             kind = f"holds {found}: there is no run.json that can be read"
         raise InputError(f"{directory} {kind}; give a directory that `probbnn run` wrote")
     problems = []
-    status = record.get("status")
-    if status != "finished":
+    if record.status == "running":
+        problems.append("This run is running: shown are the methods that had finished.")
+    elif record.status != "finished":
         problems.append(
-            f"This run is {status}: shown are the methods that had finished."
-            if status == "running"
-            else f"This run did not finish ({status}): shown are the methods that had."
+            f"This run did not finish ({record.status}): shown are the methods that had."
         )
-    metrics = _read_json(directory / "metrics.json")
     if metrics is None:
         problems.append("metrics.json cannot be read: there are no metrics and no verdicts.")
-    trees, problem = _read_draws(directory / "draws.nc")
-    methods = at(metrics, "methods") or {}
-    if problem and methods:
-        problems.append(problem)
-    planned = at(record, "preset", "methods") or {}
-    entries = [
-        Entry(
-            name=method,
-            label=at(planned, method, "label") or at(methods, method, "label") or method,
-            planned=at(planned, method) or {},
-            record=at(record, "methods", method) or {},
-            metrics=at(methods, method) or {},
-            failure=at(metrics, "failures", method) or {},
-            tree=trees.get(method),
+        metrics = MetricsRecord()
+    draws = directory / "draws.nc"
+    problem = _problem(draws)
+    if problem and metrics.methods:
+        problems.append(f"{problem}: traces, ranks, R-hat and images are missing.")
+    planned = record.experiment.methods
+    entries = []
+    for method in dict.fromkeys([*planned, *metrics.methods]):
+        measured = metrics.methods.get(method, MethodMetrics())
+        row = planned.get(method)
+        entries.append(
+            Entry(
+                name=method,
+                label=(row.label if row else measured.label) or method,
+                planned=row,
+                record=record.methods.get(method, MethodRecord()),
+                metrics=measured,
+                failure=metrics.failures.get(method, FailureRecord()),
+                is_finished=method in metrics.methods,
+                draws=None if problem else draws,
+            )
         )
-        for method in dict.fromkeys([*planned, *methods])
-    ]
-    return Run(name, record, entries, problems, prefix)
+    return Run(directory, name, record, entries, problems, prefix)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    """What is in the file, ``None`` where that is nothing that a run writes."""
+def _problem(draws: Path) -> str:
+    if not draws.exists():
+        return "There is no draws.nc"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+        with h5py.File(draws):
+            return ""
+    except OSError:
+        return "draws.nc cannot be read"
 
 
-def _read_draws(path: Path) -> tuple[dict[str, Any], str]:
-    """The tree of each method, read whole, and what is wrong if there is none."""
-    import xarray as xr
+def family_of(method: str) -> str:
+    """The family of a method by its name, ``""`` if it is none of ours."""
+    # Only what is not on record takes the registry.
+    from probbnn.samplers.registry import METHODS
 
-    if not path.exists():
-        return {}, "There is no draws.nc: traces, ranks, R-hat and images are missing."
-    try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
-            return dict(tree.load().children), ""
-    except (OSError, ValueError, KeyError):
-        return {}, "draws.nc cannot be read: traces, ranks, R-hat and images are missing."
-
-
-def at(content: Any, *keys: str) -> Any:
-    """What is at the end of a path of keys, ``None`` if there is no such path."""
-    for key in keys:
-        if not isinstance(content, Mapping) or key not in content:
-            return None
-        content = content[key]
-    return content
+    return METHODS[method].family if method in METHODS else ""

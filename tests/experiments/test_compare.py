@@ -13,7 +13,8 @@ from probbnn.experiments import compare as comparison
 from probbnn.experiments import reference
 from probbnn.experiments.compare import compare, convergence_of
 from probbnn.experiments.equality import Equality, MismatchError
-from probbnn.experiments.presets import COMPARISONS, MethodRun
+from probbnn.experiments.experiment import MethodRun
+from probbnn.experiments.presets import COMPARISONS
 from probbnn.experiments.setup import prepare, sample_method
 from probbnn.report import comparison as page
 
