@@ -392,32 +392,34 @@ def _in_threads(
     shared = ("clock", "stream") if run.shared_minibatches else ("clock",)
     is_shared = [name in shared for name in RunState._fields[:6]]
 
-    def split(carried: tuple[Any, ...]) -> list[tuple[Any, ...]]:
-        return [
-            tuple(
-                part if same else jax.tree.map(lambda leaf, n=number: leaf[n], part)
-                for part, same in zip(carried, is_shared, strict=True)
-            )
-            for number in range(num_chains)
-        ]
-
-    def stack(chains: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    def take(carried: tuple[Any, ...], number: jax.Array) -> tuple[Any, ...]:
         return tuple(
-            parts[0] if same else jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
-            for parts, same in zip(zip(*chains, strict=True), is_shared, strict=True)
+            part if same else jax.tree.map(lambda leaf: leaf[number], part)
+            for part, same in zip(carried, is_shared, strict=True)
         )
 
-    splitter, seconds_1 = _compiled(run, ("split", adapting), split, carried)
+    taker, seconds_1 = _compiled(run, ("take", adapting), take, carried, 0)
     started = time.perf_counter()
-    chains = splitter(carried)
+    chains = [taker(carried, number) for number in range(num_chains)]
     function = partial(_chunk, run, adapting, _one_by_one)
     program, seconds_2 = _compiled(run, ("thread", adapting), function, chains[0], *others)
     with ThreadPoolExecutor(num_cores()) as pool:
         done = list(pool.map(lambda c: jax.block_until_ready(program(c, *others)), chains))
-    stacker, seconds_3 = _compiled(run, ("stack", adapting), stack, done)
-    carried = jax.block_until_ready(stacker(done))
-    seconds = time.perf_counter() - started - seconds_2 - seconds_3
-    return carried, seconds, seconds_1 + seconds_2 + seconds_3
+    carried = tuple(
+        parts[0] if same else jax.tree.map(_stack, *parts)
+        for parts, same in zip(zip(*done, strict=True), is_shared, strict=True)
+    )
+    seconds = time.perf_counter() - started - seconds_2
+    return carried, seconds, seconds_1 + seconds_2
+
+
+def _stack(*leaves: jax.Array) -> jax.Array:
+    """On the host, where a hundred chains need no program as long as that."""
+    if jnp.issubdtype(leaves[0].dtype, jax.dtypes.prng_key):
+        return jax.random.wrap_key_data(
+            _stack(*map(jax.random.key_data, leaves)), impl=jax.random.key_impl(leaves[0])
+        )
+    return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
 
 
 def num_cores() -> int:

@@ -124,7 +124,7 @@ def sample(
         shared_minibatches=shared_minibatches,
         chain_method=chain_method or kernel.chain_method,
         # Equal settings build kernels that do the same.
-        key=method if known is None else (known, num_warmup, batch_size),
+        key=(kernel if known is None else known, num_warmup, batch_size),
     )
     init_key, run_key = jax.random.split(rng_key)
     if initial_positions is None:

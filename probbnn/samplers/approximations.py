@@ -292,6 +292,7 @@ def _fit_kernel(
         settle,
         temperature=1.0,
         gradients_per_step=None,
+        chain_method="parallel",
         looks_ahead=frozenset(),
     )
 
