@@ -20,8 +20,9 @@ __all__ = [
     "sums_before",
 ]
 
-# Resamples are taken in blocks of so many counts: 2 MB, what a core's own cache holds.
-_BLOCK = 2**18
+# Resamples are taken in blocks of so many counts, 256 kB: what is computed from them stays in a
+# core's own cache, and in memory that the process has already.
+_BLOCK = 2**15
 
 
 def rounded(number: float, digits: int) -> str:
