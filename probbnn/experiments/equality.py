@@ -79,8 +79,11 @@ class Equality:
             "tolerance": TOLERANCE,
             "holds": self.holds,
             "backends": {
-                name: {"logdensity": _plain(density), "gradient": _plain(gradient)}
-                for name, (density, gradient) in self.largest.items()
+                name: {
+                    what: difference if np.isfinite(difference) else str(difference)
+                    for what, difference in zip(("logdensity", "gradient"), found, strict=True)
+                }
+                for name, found in self.largest.items()
             },
         }
 
@@ -151,16 +154,10 @@ def _in_float64(target: LogDensity) -> LogDensity:
 def _positions(rng_key: jax.Array, target: LogDensity, num_positions: int) -> list[Any]:
     keys = jax.random.split(rng_key, num_positions)
     positions = [target.init(key) for key in keys[::2]]
-    for key in keys[1::2]:
-        leaves, structure = jax.tree.flatten(target.shapes)
-        scales = jax.tree.leaves(target.prior_scale)
-        draws = [
-            scale * jax.random.normal(k, leaf.shape)
-            for leaf, scale, k in zip(
-                leaves, scales, jax.random.split(key, len(leaves)), strict=True
-            )
-        ]
-        positions.append(jax.tree.unflatten(structure, draws))
+    zeros = jax.tree.map(jnp.zeros_like, target.shapes)
+    positions += [
+        optax.tree.mul(target.prior_scale, optax.tree.random_like(key, zeros)) for key in keys[1::2]
+    ]
     return [jax.tree.map(lambda leaf: np.asarray(leaf, float), p) for p in positions]
 
 
@@ -217,7 +214,3 @@ def _relative(difference: Any, size: Any) -> float:
     """|difference| / |size|; infinite where that is no number, which hides a mismatch."""
     ratio = float(abs(difference) / abs(size))
     return ratio if np.isfinite(ratio) else float("inf")
-
-
-def _plain(number: float) -> float | str:
-    return number if np.isfinite(number) else str(number)

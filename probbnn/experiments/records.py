@@ -47,6 +47,7 @@ __all__ = [
     "Quality",
     "Record",
     "ReferenceRecord",
+    "ResultRecord",
     "RunRecord",
     "OutputConvergence",
     "Uncertainty",
@@ -128,9 +129,8 @@ class ExperimentRecord(Record):
         prior_scale: one number, or numbers by layer or parameter.
         batch_size: examples per minibatch.
         methods: the rows that were planned, by method name.
-        predictive: the predictive that stands for a method with several draws; ``""`` for the
-            first one that its kind of predictive has.
-        curve_predictive: likewise of the learning curve.
+        predictive: the predictive that stands for a method with several draws.
+        curve_predictive: that of the learning curve.
         curve_points: of the learning curve.
     """
 
@@ -170,7 +170,7 @@ class MethodRecord(Record):
         temperature: T of what it sampled, ``None`` where it samples nothing.
         seconds: wall time of the steps, compilation apart.
         compile_seconds: wall time of tracing and compilation.
-        reason: one line that says why it did not finish, ``""`` if it did.
+        reason: one line that says why it did not finish.
     """
 
     status: str = ""
@@ -178,11 +178,11 @@ class MethodRecord(Record):
     temperature: float | None = None
     seconds: float | None = None
     compile_seconds: float | None = None
-    reason: str = ""
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
-class _Result(Record):
+class ResultRecord(Record):
     """What ``run.json`` and ``comparison.json`` begin with.
 
     Attributes:
@@ -207,7 +207,7 @@ class _Result(Record):
 
 
 @dataclass(frozen=True)
-class RunRecord(_Result):
+class RunRecord(ResultRecord):
     """The content of ``run.json``.
 
     Attributes:
@@ -462,6 +462,10 @@ class PathPoint(Record):
     passes: float | None = None
     seconds: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `Record.to_dict`, without what was not counted."""
+        return {key: value for key, value in super().to_dict().items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Cost(Record):
@@ -497,7 +501,7 @@ class ComparisonRow(Record):
     Attributes:
         label: what tables and figures call it.
         backend: the library whose kernel it runs.
-        status: "finished", "diverged" or "failed".
+        status: "finished" or "failed".
         reason: one line that says why it did not finish; all that follows is empty then.
         settings: what it ran with.
         temperature: T of what it sampled, ``None`` where it samples nothing.
@@ -513,7 +517,7 @@ class ComparisonRow(Record):
     label: str = ""
     backend: str = ""
     status: str = ""
-    reason: str = ""
+    reason: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     temperature: float | None = None
     num_chains: int | None = None
@@ -526,7 +530,7 @@ class ComparisonRow(Record):
 
 
 @dataclass(frozen=True)
-class ComparisonRecord(_Result):
+class ComparisonRecord(ResultRecord):
     """The content of ``comparison.json``.
 
     Attributes:

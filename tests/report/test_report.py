@@ -54,11 +54,15 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def run_directory(tmp_path_factory):
     """A short run of a point estimate and a sampler, with few sets of other inputs."""
-    digits = replace(presets.PRESETS["digits"], ood={"rotated": "rotated", "noise": "noise"})
+    digits = presets.PRESETS["digits"]
+    outside = digits.load().ood
+    ood = {kind: outside[kind] for kind in ("rotated", "noise")}
     out = tmp_path_factory.mktemp("runs") / "digits"
     arguments = ["--method", "map,psgld", "--steps", "60", "--chains", "2", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "digits", replace(digits, curve_points=1))
+        patch.setitem(
+            presets.PRESETS, "digits", replace(digits, changes={"ood": ood, "curve_points": 1})
+        )
         patch.setattr(probbnn.experiments.run, "_write_figures", lambda *_: None)  # no part of it
         assert main(["run", "digits", *arguments]) == 0
     return out
