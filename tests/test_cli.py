@@ -14,7 +14,7 @@ import xarray as xr
 import probbnn.data
 import probbnn.experiments.run
 from probbnn.cli import main
-from probbnn.experiments import loop, presets
+from probbnn.experiments import method, presets
 from probbnn.experiments.customise import customise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -223,14 +223,14 @@ def test_a_diverging_method_does_not_stop_the_others(tmp_path, capsys, monkeypat
 
 
 def test_interrupt_keeps_what_had_finished(tmp_path, capsys, monkeypatch):
-    real = loop.sample_method
+    real = method.sample_method
 
     def interrupted(key, setup, name, **settings):
         if name == "sgld":
             raise KeyboardInterrupt
         return real(key, setup, name, **settings)
 
-    monkeypatch.setattr(loop, "sample_method", interrupted)
+    monkeypatch.setattr(method, "sample_method", interrupted)
     out = tmp_path / "out"
     assert main([*SMALL, "--method", "map,sgld", "--out", str(out)]) == 130
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"

@@ -26,7 +26,8 @@ from probbnn.diagnostics import ranks
 from probbnn.experiments.directory import ResultDirectory, beginning
 from probbnn.experiments.equality import MismatchError, check_equality
 from probbnn.experiments.experiment import Experiment
-from probbnn.experiments.loop import Failure, MethodResult, run_methods
+from probbnn.experiments.loop import Failure, run_methods
+from probbnn.experiments.method import MethodResult
 from probbnn.experiments.presets import Preset, find_comparison
 from probbnn.experiments.records import (
     ComparisonRecord,
@@ -111,7 +112,7 @@ def compare(
         log("equality of the densities, float64")
         directory.prove(jax.random.fold_in(jax.random.key(seed), zlib.crc32(b"equality")), log)
         results, failures = run_methods(
-            setup, seed, directory, learning_curves=False, progress=progress, log=log
+            setup, seed, directory, judged=False, progress=progress, log=log
         )
         directory.note(nuts=directory.pooled_nuts())
         log("figures")
@@ -148,7 +149,7 @@ class _ComparisonDirectory(ResultDirectory[ComparisonRecord]):
         self.note(equality=equality.to_dict())
         log(str(equality))
 
-    def add(self, result: MethodResult) -> MethodResult:
+    def add(self, result: MethodResult) -> None:
         """See `Keeper`."""
         setup, draws, metrics = self._setup, result.draws, result.metrics
         probes = setup.test.inputs[:_NUM_PROBES]
@@ -175,7 +176,6 @@ class _ComparisonDirectory(ResultDirectory[ComparisonRecord]):
             cost=self._cost(result, convergence),
         )
         self._put(result.method, row)
-        return result
 
     def add_failure(self, name: str, failure: Failure) -> None:
         """See `Keeper`."""

@@ -8,11 +8,11 @@ from typing import Any, Generic, Self, TypeVar
 
 import xarray as xr
 
-from probbnn.diagnostics import diagnose, diverged, judge
-from probbnn.experiments.loop import Failure, MethodResult
+from probbnn.diagnostics import diverged
+from probbnn.experiments.loop import Failure
+from probbnn.experiments.method import MethodResult
 from probbnn.experiments.records import (
     ComparisonRecord,
-    ConvergenceRecord,
     Device,
     FailureRecord,
     MethodRecord,
@@ -23,10 +23,6 @@ from probbnn.experiments.setup import Setup
 from probbnn.files import environment, write_json, written_atomically
 
 __all__ = ["ResultDirectory", "RunDirectory", "beginning"]
-
-# Inputs of the test set, of the boundary between its classes, and of each out-of-distribution set
-# at which the function is followed.
-_NUM_PROBES = 20
 
 _Record = TypeVar("_Record", RunRecord, ComparisonRecord)
 
@@ -99,24 +95,11 @@ class RunDirectory(ResultDirectory[RunRecord]):
         data = {label: examples.record for label, examples in sets.items()}
         super().__init__(path, RunRecord(**beginning(setup, seed), data=data))
 
-    def add(self, result: MethodResult) -> MethodResult:
-        """Write a method that finished; the result with its tree, diagnostics and verdict."""
+    def add(self, result: MethodResult) -> None:
+        """Write a method that finished."""
         name, draws = result.method, result.draws
-        tree = draws.to_datatree(
-            self._setup.target,
-            self._probes(result),
-            held_out=self._setup.test.data,
-            meters=result.meters,
-        )
-        metrics = result.metrics
-        if self._setup.methods[name].method.is_markov_chain:
-            convergence = diagnose(tree)
-            metrics = replace(
-                metrics,
-                convergence=ConvergenceRecord.from_dict(convergence.to_dict()),
-                verdict=judge(convergence, result.meters, draws.settings),
-            )
-        self.metrics = replace(self.metrics, methods={**self.metrics.methods, name: metrics})
+        methods = {**self.metrics.methods, name: result.metrics}
+        self.metrics = replace(self.metrics, methods=methods)
         self._put(
             name,
             MethodRecord(
@@ -127,10 +110,9 @@ class RunDirectory(ResultDirectory[RunRecord]):
                 compile_seconds=draws.compile_seconds,
             ),
         )
-        self._tree[name] = tree
+        self._tree[name] = result.tree
         with written_atomically(self.path / "draws.nc") as path:
             self._tree.to_netcdf(path, engine="h5netcdf")
-        return replace(result, metrics=metrics, tree=tree)
 
     def add_failure(self, name: str, failure: Failure) -> None:
         """Write why a method did not finish."""
@@ -157,13 +139,3 @@ class RunDirectory(ResultDirectory[RunRecord]):
 
     def _put(self, name: str, method: MethodRecord) -> None:
         self.note(methods={**self.record.methods, name: method})
-
-    def _probes(self, result: MethodResult) -> dict[str, Any]:
-        setup = self._setup
-        at = setup.task.boundary(result.predictives["test"], _NUM_PROBES)
-        probes = {
-            "test": setup.test.inputs[:_NUM_PROBES],
-            "boundary": setup.test.inputs[at],
-            **{label: examples.inputs[:_NUM_PROBES] for label, examples in setup.ood.items()},
-        }
-        return {label: inputs for label, inputs in probes.items() if len(inputs)}

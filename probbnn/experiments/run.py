@@ -18,7 +18,8 @@ from typing import Any
 
 from probbnn.experiments.directory import RunDirectory
 from probbnn.experiments.experiment import Experiment
-from probbnn.experiments.loop import MethodResult, run_methods
+from probbnn.experiments.loop import run_methods
+from probbnn.experiments.method import MethodResult
 from probbnn.experiments.presets import Preset, find_preset
 from probbnn.experiments.setup import begin
 
@@ -91,7 +92,7 @@ def run(
     path, setup = begin(experiment, out, seed, data_dir, progress=progress)
     with RunDirectory(path, setup, seed) as directory:
         results, failures = run_methods(
-            setup, seed, directory, learning_curves=True, progress=progress, log=log
+            setup, seed, directory, judged=True, progress=progress, log=log
         )
         log("figures and report")
         _write_figures(path, results)

@@ -10,7 +10,7 @@ import pytest
 import probbnn as pb
 from probbnn.cli import main
 from probbnn.experiments import compare as comparison
-from probbnn.experiments import loop, reference
+from probbnn.experiments import method, reference
 from probbnn.experiments.compare import compare, convergence_of
 from probbnn.experiments.equality import Equality, MismatchError
 from probbnn.experiments.experiment import MethodRun
@@ -194,7 +194,7 @@ def test_one_method_that_fails_is_a_row(diabetes_experiment, tmp_path, monkeypat
             raise RuntimeError("first line\nsecond line")
         return sample_method(key, setup, name, **rest)
 
-    monkeypatch.setattr(loop, "sample_method", fails_for_map)
+    monkeypatch.setattr(method, "sample_method", fails_for_map)
     result = compare(diabetes_experiment, tmp_path, progress=False)
     assert result.failures == {"map": "RuntimeError: first line"}
     assert result.content["methods"]["psgld"]["status"] == "finished"
@@ -219,7 +219,7 @@ def test_interrupted_comparison_keeps_what_it_had(diabetes_experiment, tmp_path,
             raise KeyboardInterrupt
         return sample_method(key, setup, name, **rest)
 
-    monkeypatch.setattr(loop, "sample_method", interrupt)
+    monkeypatch.setattr(method, "sample_method", interrupt)
     with pytest.raises(KeyboardInterrupt):
         compare(diabetes_experiment, tmp_path, progress=False)
     content = json.loads((tmp_path / "comparison.json").read_text())

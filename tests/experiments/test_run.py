@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import probbnn as pb
-from probbnn.experiments import loop
+from probbnn.experiments import loop, method
 from probbnn.experiments import run as run_module
 from probbnn.experiments.presets import find_preset
 from probbnn.experiments.records import MetricsRecord, RunRecord, read
@@ -155,7 +155,7 @@ def test_another_seed_draws_otherwise(classes):
     setup = loop_setup(classes)
     keeper = Kept()
     for seed in (0, 1, 0):
-        loop.run_methods(setup, seed, keeper, learning_curves=False, progress=False)
+        loop.run_methods(setup, seed, keeper, judged=False, progress=False)
     first, other, again = (jax.tree.leaves(r.draws.positions)[0] for r in keeper.results)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -177,7 +177,6 @@ class Kept:
         if result.method in self._broken:
             raise OSError("disk full\nreally")
         self.results.append(result)
-        return result
 
     def add_failure(self, name, failure):
         self.failures[name] = failure
@@ -186,12 +185,12 @@ class Kept:
 def test_chains_that_start_together(classes):
     spread = {"sgld": pb.MethodRun(num_chains=300, num_steps=1, start_spread=0.1)}
     setup = loop_setup(classes, **spread)
-    starts = loop._common_start(jax.random.key(0), setup, setup.methods["sgld"])
+    starts = method._common_start(jax.random.key(0), setup, setup.methods["sgld"])
     kernel = starts["Dense_0"]["kernel"]
     assert kernel.shape == (300, 3, 3)
     assert kernel.std(axis=0).mean() == pytest.approx(0.1, rel=0.05)
     own = loop_setup(classes)
-    assert loop._common_start(jax.random.key(0), own, own.methods["sgld"]) is None
+    assert method._common_start(jax.random.key(0), own, own.methods["sgld"]) is None
 
 
 # Failures
@@ -202,7 +201,7 @@ def test_whatever_a_method_raises_is_its_own_affair(classes):
     setup = loop_setup(classes, **{k: pb.MethodRun(num_steps=10) for k in names})
     keeper, lines = Kept(broken=["sgld"]), []
     results, failures = loop.run_methods(
-        setup, 0, keeper, learning_curves=False, progress=False, log=lines.append
+        setup, 0, keeper, judged=False, progress=False, log=lines.append
     )
     assert [result.method for result in results] == ["map", "psgld"]
     assert failures == {"sgld": "OSError: disk full"}
@@ -211,14 +210,14 @@ def test_whatever_a_method_raises_is_its_own_affair(classes):
 
 
 def test_a_failure_is_on_record(classification, tmp_path, monkeypatch):
-    real = loop.sample_method
+    real = method.sample_method
 
     def fails(key, setup, name, **rest):
         if name == "map":
             raise RuntimeError("no luck")
         return real(key, setup, name, **rest)
 
-    monkeypatch.setattr(loop, "sample_method", fails)
+    monkeypatch.setattr(method, "sample_method", fails)
     monkeypatch.setattr(run_module, "_write_figures", lambda *arguments: None)
     wild = replace(SHORT["sgld"], settings={"step_size": 1e8})
     experiment = replace(classification.experiment, methods={**SHORT, "sgld": wild})
