@@ -13,8 +13,7 @@ from typing import Any
 
 from _results import interval, markdown_table, new_run_directory, write
 
-from probbnn.experiments.presets import find_preset
-from probbnn.experiments.run import run
+import probbnn as pb
 
 
 def main() -> None:
@@ -27,12 +26,12 @@ def main() -> None:
 
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
-        result = run(
-            find_preset("mnist"),
+        result = pb.run(
+            "mnist",
             arguments.out / f"seed-{seed}",
             seed=seed,
             data_dir=arguments.data_dir,
-            report=partial(print, flush=True),
+            log=partial(print, flush=True),
         )
         rows += [{"seed": seed, **row(m)} for m in result.metrics["methods"].values()]
     seeds = " ".join(map(str, arguments.seeds))

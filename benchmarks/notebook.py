@@ -15,8 +15,7 @@ from typing import Any
 from _results import markdown_table, new_run_directory, write
 
 import probbnn as pb
-from probbnn.experiments.presets import find_preset
-from probbnn.experiments.run import RunResult, run
+from probbnn.experiments.run import RunResult
 
 # probml/pyprobml, notebook bnn_mnist_sgld_jaxbayes: {step: (train or val, test)} accuracies.
 PUBLISHED_SGD = {
@@ -58,12 +57,12 @@ def main() -> None:
     arguments = parser.parse_args()
 
     train, _ = pb.load("mnist", arguments.data_dir)
-    result = run(
-        find_preset("notebook"),
+    result = pb.run(
+        "notebook",
         arguments.out,
         seed=arguments.seed,
         data_dir=arguments.data_dir,
-        report=partial(print, flush=True),
+        log=partial(print, flush=True),
     )
     content = {"seed": arguments.seed, **figures_of(result, train)}
     command = f"python benchmarks/notebook.py --seed {arguments.seed}"

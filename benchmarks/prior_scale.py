@@ -11,7 +11,6 @@ import argparse
 from typing import Any
 
 import jax
-import optax
 from _results import interval, markdown_table, write
 
 import probbnn as pb
@@ -35,7 +34,6 @@ def main() -> None:
     train, _ = pb.load("mnist", arguments.data_dir)
     fit, held_out = train[NUM_HELD_OUT:], train[:NUM_HELD_OUT]
     step_size = find_preset("mnist").methods["psgld"].settings["step_size"]
-    start, end = step_size["start"], step_size["end"]
 
     results: dict[str, Any] = {}
     for name, prior_scale in CANDIDATES.items():
@@ -47,7 +45,7 @@ def main() -> None:
             num_chains=NUM_CHAINS,
             num_steps=NUM_STEPS,
             thinning=100,
-            step_size=optax.cosine_decay_schedule(start, NUM_STEPS, end / start),
+            step_size=step_size.over(NUM_STEPS),
         )
         evaluation = pb.evaluate(pb.predict(target, draws, held_out.images), held_out.labels)
         results[name] = evaluation.to_dict()

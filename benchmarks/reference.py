@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from _results import environment, markdown_table, write
 
 import probbnn as pb
-from probbnn.diagnostics import ranks
+from probbnn.experiments.compare import convergence_of
 from probbnn.experiments.presets import COMPARISONS, find_comparison
 from probbnn.experiments.reference import Reference, fidelity, identity, predictions
-from probbnn.experiments.setup import Problem, prepare
+from probbnn.experiments.setup import Setup, prepare
 from probbnn.predictive import outputs_per_draw
 
 _NUM_CHAINS, _NUM_WARMUP = 8, 500
@@ -33,37 +32,37 @@ def main() -> None:
     parser.add_argument("preset", choices=[n for n in COMPARISONS if n != "mnist"])
     parser.add_argument("--draws", type=int, default=2_000, help="per chain (default 2,000)")
     arguments = parser.parse_args()
-    preset = find_comparison(arguments.preset)
-    problem = prepare(preset)
+    name = arguments.preset
+    setup = prepare(find_comparison(name).load())
     draws = pb.sample(
         jax.random.key(1),
-        problem.target,
+        setup.target,
         "nuts",
         num_chains=_NUM_CHAINS,
         num_steps=_NUM_WARMUP + arguments.draws,
         num_warmup=_NUM_WARMUP,
         thinning=1,
     )
-    command = f"python benchmarks/reference.py {preset.name} --draws {arguments.draws}"
+    command = f"python benchmarks/reference.py {name} --draws {arguments.draws}"
     floor = {
         label: value.to_dict()
         for label, value in fidelity(
-            predictions(problem, _chains(draws, slice(0, 4))),
-            predictions(problem, _chains(draws, slice(4, 8))),
+            predictions(setup, _chains(draws, slice(0, 4))),
+            predictions(setup, _chains(draws, slice(4, 8))),
         ).items()
     }
     record = {
         "command": command,
         "environment": environment(),
-        "identity": identity(preset, problem),
+        "identity": identity(setup),
         "settings": draws.settings,
         "passes": float(draws.passes[-1]),
         "divergences": int(draws.sample_stats["diverging"].sum()),
-        "convergence": {label: _convergence(problem, draws, label) for label in problem.sets},
+        "convergence": {label: _convergence(setup, draws, label) for label in setup.sets},
         "floor": floor,
     }
-    path = Path(__file__).parent / "results" / f"reference-{preset.name}.npz"
-    Reference(predictions(problem, draws), record).save(path)
+    path = Path(__file__).parent / "results" / f"reference-{name}.npz"
+    Reference(predictions(setup, draws), record).save(path)
     rows = [
         [
             label,
@@ -81,12 +80,12 @@ def main() -> None:
         "floor (half against half)",
     ]
     page = (
-        f"# Reference posterior: {preset.name}\n\nBlackJAX NUTS, {_NUM_CHAINS} chains × "
+        f"# Reference posterior: {name}\n\nBlackJAX NUTS, {_NUM_CHAINS} chains × "
         f"({_NUM_WARMUP} + {arguments.draws}) draws, {record['divergences']} divergences, "
         f"{record['passes']:,.0f} passes over the data. "
         "R-hat and ESS of every predicted probability or output.\n\n"
     )
-    write(f"reference-{preset.name}", command, record, page + markdown_table(header, rows))
+    write(f"reference-{name}", command, record, page + markdown_table(header, rows))
 
 
 def _chains(draws: pb.Draws, chains: slice) -> pb.Draws:
@@ -95,17 +94,9 @@ def _chains(draws: pb.Draws, chains: slice) -> pb.Draws:
     )
 
 
-def _convergence(problem: Problem, draws: pb.Draws, label: str) -> dict[str, Any]:
-    _, outputs = outputs_per_draw(problem.target, draws, problem.sets[label])
-    values = outputs.reshape(*outputs.shape[:2], -1)
-    r_hat, ess = ranks.rhat(values), ranks.ess_bulk(values)
-    return {
-        "num_values": values.shape[-1],
-        "rhat_worst": float(np.nanmax(r_hat)),
-        "rhat_share_above_1.01": float(np.mean(r_hat > 1.01)),
-        "ess_worst": float(np.nanmin(ess)),
-        "ess_median": float(np.nanmedian(ess)),
-    }
+def _convergence(setup: Setup, draws: pb.Draws, label: str) -> dict[str, Any]:
+    _, outputs = outputs_per_draw(setup.target, draws, setup.sets[label].inputs)
+    return convergence_of(outputs.reshape(*outputs.shape[:2], -1)).to_dict()
 
 
 if __name__ == "__main__":

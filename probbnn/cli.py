@@ -4,21 +4,12 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import probbnn
-from probbnn.errors import InputError, is_positive
-from probbnn.experiments.experiment import MethodRun
-from probbnn.experiments.presets import (
-    COMPARISONS,
-    PRESETS,
-    Preset,
-    find_comparison,
-    find_preset,
-)
-from probbnn.samplers.registry import METHODS, find_method
+import probbnn as pb
+from probbnn.experiments.customise import customise
+from probbnn.experiments.presets import COMPARISONS, PRESETS, find_comparison, find_preset
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except InputError as error:
+    except pb.InputError as error:
         print(f"probbnn: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -50,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="probbnn", description="What does your Flax network not know?"
     )
-    parser.add_argument("--version", action="version", version=f"probbnn {probbnn.__version__}")
+    parser.add_argument("--version", action="version", version=f"probbnn {pb.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     run = commands.add_parser(
@@ -118,22 +109,29 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    preset = _customise(find_preset(arguments.preset), arguments)
-    out = arguments.out or Path("runs") / f"{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-    # Everything that can be refused quickly has been; now the libraries.
-    from probbnn.experiments import run as experiment
-    from probbnn.report import run_tables, verdicts
-    from probbnn.report.load import collect
-
+    preset = customise(
+        find_preset(arguments.preset),
+        methods=_names(arguments.method),
+        num_chains=arguments.chains,
+        num_steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        prior_scale=arguments.prior_scale,
+        step_size=arguments.step_size,
+        temperature=arguments.temperature,
+    )
+    out = arguments.out or _new_directory(preset.name)
     console = _console()
-    result = experiment.run(
+    # Everything that can be refused quickly has been; now the libraries.
+    result = pb.run(
         preset,
         out,
         seed=arguments.seed,
         data_dir=arguments.data_dir,
-        report=lambda line: console.print(line, markup=False, highlight=False),
+        log=lambda line: console.print(line, markup=False, highlight=False),
     )
+    from probbnn.report import run_tables, verdicts
+    from probbnn.report.load import collect
+
     (found,) = collect([out])
     if result.methods:
         console.print(run_tables.short_metrics_table(found).rich())
@@ -154,32 +152,38 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    preset = find_comparison(arguments.comparison or arguments.preset or "digits")
-    if arguments.methods is not None:
-        preset = replace(preset, methods=_choose(preset, arguments.methods))
-    out = arguments.out or Path("runs") / f"compare-{preset.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-    from probbnn.experiments import compare as comparison
-    from probbnn.experiments.equality import MismatchError
-    from probbnn.report.comparison import tables
-
+    preset = customise(
+        find_comparison(arguments.comparison or arguments.preset or "digits"),
+        methods=_names(arguments.methods),
+    )
+    out = arguments.out or _new_directory(f"compare-{preset.name}")
     console = _console()
     try:
-        result = comparison.compare(
+        result = pb.compare(
             preset,
             out,
             seed=arguments.seed,
             data_dir=arguments.data_dir,
-            report=lambda line: console.print(line, markup=False, highlight=False),
+            log=lambda line: console.print(line, markup=False, highlight=False),
         )
-    except MismatchError as error:
+    except pb.MismatchError as error:
         print(f"probbnn: {error}", file=sys.stderr)
         return 1
+    from probbnn.report.comparison import tables
+
     for table in tables(result.content):
         console.print(table.rich())
         console.print(table.note, markup=False, highlight=False)
     print(f"written to {out}")
-    return 0 if len(result.failures) < len(preset.methods) else 1
+    return 0 if result.methods else 1
+
+
+def _names(listed: str | None) -> list[str] | None:
+    return None if listed is None else [name.strip() for name in listed.split(",")]
+
+
+def _new_directory(name: str) -> Path:
+    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def _console() -> "Console":
@@ -190,74 +194,13 @@ def _console() -> "Console":
     return console if console.is_terminal else Console(width=140)
 
 
-def _choose(preset: Preset, names: str) -> dict[str, MethodRun]:
-    """The named methods: as the preset runs them, or by their defaults."""
-    chosen = [find_method(name.strip()) for name in names.split(",")]
-    steps = max(method.num_steps for method in preset.methods.values())
-    # Not the bare name: a preset may use it as the label of another row.
-    return {
-        method.name: preset.methods.get(
-            method.name,
-            MethodRun(
-                f"{method.backend}-{method.name}",
-                method.num_chains,
-                # A step on minibatches and one of a sampler on all the data do not compare.
-                method.num_steps if method.full_data else steps,
-            ),
-        )
-        for method in chosen
-    }
-
-
-def _customise(preset: Preset, arguments: argparse.Namespace) -> Preset:
-    """The preset with the command line's changes."""
-    methods = dict(preset.methods)
-    if arguments.method is not None:
-        methods = _choose(preset, arguments.method)
-    if arguments.step_size is not None and len(methods) != 1:
-        raise InputError(
-            f"--step-size {arguments.step_size} was given for {len(methods)} methods, which need "
-            f"different ones; choose one with --method ({', '.join(methods)})"
-        )
-    if arguments.temperature is not None:
-        if not is_positive(arguments.temperature):
-            raise InputError(
-                f"--temperature is {arguments.temperature}; it must be positive and finite"
-            )
-        if not any("temperature" in METHODS[name].defaults for name in methods):
-            raise InputError(f"--temperature was given, and {', '.join(methods)} has none")
-    return replace(
-        preset,
-        methods={name: _customise_method(name, m, arguments) for name, m in methods.items()},
-        batch_size=preset.batch_size if arguments.batch_size is None else arguments.batch_size,
-        prior_scale=preset.prior_scale if arguments.prior_scale is None else arguments.prior_scale,
-    )
-
-
-def _customise_method(name: str, method: MethodRun, arguments: argparse.Namespace) -> MethodRun:
-    settings = dict(method.settings)
-    if arguments.step_size is not None:
-        settings["step_size"] = arguments.step_size
-    if arguments.temperature is not None and "temperature" in METHODS[name].defaults:
-        settings["temperature"] = arguments.temperature
-    fixed = METHODS[name].num_chains == 1
-    return replace(
-        method,
-        settings=settings,
-        num_chains=method.num_chains if fixed or arguments.chains is None else arguments.chains,
-        num_steps=method.num_steps if arguments.steps is None else arguments.steps,
-    )
-
-
 def _methods(arguments: argparse.Namespace) -> int:
-    for method in METHODS.values():
+    for method in pb.METHODS.values():
         print(f"{method.name:16} {method.backend:8} {method.summary}")
     return 0
 
 
 def _datasets(arguments: argparse.Namespace) -> int:
-    from probbnn.data import DATASETS
-
-    for name, summary in DATASETS.items():
+    for name, summary in pb.DATASETS.items():
         print(f"{name:14} {summary}")
     return 0

@@ -3,61 +3,18 @@
 import contextlib
 import json
 import math
-import os
-import platform
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from probbnn import __version__
 from probbnn.errors import InputError
 
-__all__ = ["claim", "environment", "plain", "write_json", "written_atomically"]
-
-_VERSIONED = (
-    "jax",
-    "jaxlib",
-    "flax",
-    "blackjax",
-    "optax",
-    "numpyro",
-    "arviz",
-    "numpy",
-    "scipy",
-    "xarray",
-    "scikit-learn",
-    "tensorflow-datasets",
-)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, Python and device, as they go on record."""
-    return {
-        "versions": {
-            "probbnn": __version__,
-            **{name: metadata.version(name) for name in _VERSIONED},
-        },
-        "python": platform.python_version(),
-        "device": {
-            "platform": jax.default_backend(),
-            "kind": jax.devices()[0].device_kind,
-            "count": jax.device_count(),
-            "cpu_cores": _cpu_cores(),
-        },
-    }
-
-
-def _cpu_cores() -> int | None:
-    """Those that this process may use, which in a container are fewer than there are."""
-    if hasattr(os, "sched_getaffinity"):  # Linux
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+__all__ = ["claim", "plain", "write_json", "written_atomically"]
 
 
 def claim(directory: Path) -> bool:

@@ -13,9 +13,9 @@ import xarray as xr
 
 import probbnn.data
 import probbnn.experiments.run
-from probbnn import cli
 from probbnn.cli import main
-from probbnn.experiments import presets
+from probbnn.experiments import method, presets
+from probbnn.experiments.customise import customise
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -185,11 +185,9 @@ def test_an_empty_directory_of_the_users_stays(tmp_path, capsys):
     assert tmp_path.is_dir()
 
 
-@pytest.mark.usefixtures("no_pictures")
-def test_labels_of_a_run_are_its_own(tmp_path):
+def test_labels_of_a_run_are_its_own():
     """The notebook calls its pSGLD "sgld"; BlackJAX's SGLD beside it needs another label."""
-    arguments = cli._parser().parse_args(["run", "notebook", "--method", "psgld,sgld"])
-    preset = cli._customise(presets.PRESETS["notebook"], arguments)
+    preset = customise(presets.PRESETS["notebook"], methods=["psgld", "sgld"])
     assert len({method.label for method in preset.methods.values()}) == 2
 
 
@@ -225,14 +223,14 @@ def test_a_diverging_method_does_not_stop_the_others(tmp_path, capsys, monkeypat
 
 
 def test_interrupt_keeps_what_had_finished(tmp_path, capsys, monkeypatch):
-    real = probbnn.experiments.run.sample_method
+    real = method.sample_method
 
-    def interrupted(key, target, name, *arguments, **settings):
+    def interrupted(key, setup, name, **settings):
         if name == "sgld":
             raise KeyboardInterrupt
-        return real(key, target, name, *arguments, **settings)
+        return real(key, setup, name, **settings)
 
-    monkeypatch.setattr(probbnn.experiments.run, "sample_method", interrupted)
+    monkeypatch.setattr(method, "sample_method", interrupted)
     out = tmp_path / "out"
     assert main([*SMALL, "--method", "map,sgld", "--out", str(out)]) == 130
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"

@@ -24,8 +24,9 @@ import optax
 from blackjax.sgmcmc import gradients
 from numpyro.infer.util import log_density, potential_energy
 
-from probbnn.data import sources as minibatch
 from probbnn.posterior.flax import LogDensity
+from probbnn.posterior.numpyro_model import to_numpyro
+from probbnn.types import Position, PRNGKey
 
 __all__ = ["TOLERANCE", "Equality", "MismatchError", "check_equality"]
 
@@ -48,7 +49,7 @@ class MismatchError(RuntimeError):
         super().__init__(
             f"{worst} sees another log density than the adapter: values differ by {density:.1e}, "
             f"gradients by {gradient:.1e} (relative, float64), and at most {TOLERANCE:.0e} is "
-            "rounding; a likelihood of your own must agree with its numpyro_distribution, and a "
+            "rounding; a likelihood or prior of your own must agree with its numpyro_distribution, and a "
             "module must have no narrower dtype of its own"
         )
         self.equality = equality
@@ -79,8 +80,11 @@ class Equality:
             "tolerance": TOLERANCE,
             "holds": self.holds,
             "backends": {
-                name: {"logdensity": _plain(density), "gradient": _plain(gradient)}
-                for name, (density, gradient) in self.largest.items()
+                name: {
+                    what: difference if np.isfinite(difference) else str(difference)
+                    for what, difference in zip(("logdensity", "gradient"), found, strict=True)
+                }
+                for name, found in self.largest.items()
             },
         }
 
@@ -141,51 +145,47 @@ def check_equality(rng_key: jax.Array, target: LogDensity, *, num_positions: int
 def _in_float64(target: LogDensity) -> LogDensity:
     """The same on wider data, so that what a network does to its inputs alone is float64 too."""
     wide = copy.copy(target)
-    wide.inputs, wide.targets = (
-        data.astype(float) if jnp.issubdtype(data.dtype, jnp.floating) else data
-        for data in (target.inputs, target.targets)
+    wide.data = jax.tree.map(
+        lambda leaf: leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+        target.data,
     )
     return wide
 
 
-def _positions(rng_key: jax.Array, target: LogDensity, num_positions: int) -> list[Any]:
+def _positions(rng_key: PRNGKey, target: LogDensity, num_positions: int) -> list[Position]:
     keys = jax.random.split(rng_key, num_positions)
     positions = [target.init(key) for key in keys[::2]]
-    for key in keys[1::2]:
-        leaves, structure = jax.tree.flatten(target.shapes)
-        scales = jax.tree.leaves(target.prior_scale)
-        draws = [
-            scale * jax.random.normal(k, leaf.shape)
-            for leaf, scale, k in zip(
-                leaves, scales, jax.random.split(key, len(leaves)), strict=True
-            )
-        ]
-        positions.append(jax.tree.unflatten(structure, draws))
+    positions += [target.sample_prior(key) for key in keys[1::2]]
     return [jax.tree.map(lambda leaf: np.asarray(leaf, float), p) for p in positions]
 
 
-def _backends(target: LogDensity) -> dict[str, Callable[[Any], tuple[Any, Any]]]:
+_Evaluate = Callable[[Position], tuple[jax.Array, Position]]
+
+
+def _backends(target: LogDensity) -> dict[str, _Evaluate]:
     """Value and gradient at a position, as each backend computes them."""
 
-    def blackjax_full(position: Any) -> tuple[Any, Any]:
+    def blackjax_full(position: Position) -> tuple[jax.Array, Position]:
         state = blackjax.nuts.init(position, target.logdensity_fn)
         return state.logdensity, state.logdensity_grad
 
     estimators = target.logprior_fn, target.loglikelihood_fn, target.data_size
     blackjax_value = gradients.logdensity_estimator(*estimators)
     blackjax_grad = gradients.grad_estimator(*estimators)
-    everything = target.inputs, target.targets
+    everything = tuple(target.data.gather(slice(None)))[:2]
 
-    def blackjax_minibatch(position: Any) -> tuple[Any, Any]:
+    def blackjax_minibatch(position: Position) -> tuple[jax.Array, Position]:
         return blackjax_value(position, everything), blackjax_grad(position, everything)
 
-    def numpyro(position: Any) -> tuple[Any, Any]:
-        sites = target.numpyro_params(position)
-        value, _ = log_density(target.numpyro_model, (), {}, sites)
-        grad = jax.grad(lambda sites: -potential_energy(target.numpyro_model, (), {}, sites))(sites)
-        return value, target.numpyro_position(grad)
+    model = to_numpyro(target)
 
-    def minibatches(position: Any) -> tuple[Any, Any]:
+    def numpyro(position: Position) -> tuple[jax.Array, Position]:
+        params = model.params(position)
+        value, _ = log_density(model, (), {}, params)
+        grad = jax.grad(lambda params: -potential_energy(model, (), {}, params))(params)
+        return value, model.position(grad)
+
+    def minibatches(position: Position) -> tuple[jax.Array, Position]:
         return _mean_of_epoch(target, position)
 
     return {
@@ -196,17 +196,15 @@ def _backends(target: LogDensity) -> dict[str, Callable[[Any], tuple[Any, Any]]]
     }
 
 
-def _mean_of_epoch(target: LogDensity, position: Any) -> tuple[Any, Any]:
+def _mean_of_epoch(target: LogDensity, position: Position) -> tuple[jax.Array, Position]:
     """Mean of the minibatch estimates over an epoch, weighted by how much each one holds."""
     size = target.data_size
     # The last minibatch is ragged, where the data allow.
     batch_size = min(size // _NUM_BATCHES + 1, size)
-    stream = minibatch.init(jax.random.key(0), size, batch_size)
+    stream = target.data.init(jax.random.key(0), batch_size)
     total: Any = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), position))
     for step in range(-(-size // batch_size)):
-        stream, batch = minibatch.next_minibatch(
-            stream, jnp.asarray(step, jnp.int32), target.inputs, target.targets
-        )
+        stream, batch = target.data.next(stream, jnp.asarray(step, jnp.int32))
         weight = min(batch_size, size - step * batch_size) / size
         estimate = target.value_and_grad_estimator(position, batch)
         total = jax.tree.map(lambda t, e, w=weight: t + w * e, total, estimate)
@@ -217,7 +215,3 @@ def _relative(difference: Any, size: Any) -> float:
     """|difference| / |size|; infinite where that is no number, which hides a mismatch."""
     ratio = float(abs(difference) / abs(size))
     return ratio if np.isfinite(ratio) else float("inf")
-
-
-def _plain(number: float) -> float | str:
-    return number if np.isfinite(number) else str(number)

@@ -11,20 +11,16 @@ type is an `InputError` that names the file and the field. Nothing else has to c
 
 import dataclasses
 import json
-import reprlib
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
 from probbnn.diagnostics import Diagnostic, Verdict
-from probbnn.errors import InputError
 from probbnn.experiments.experiment import MethodRun
-from probbnn.files import plain
+from probbnn.experiments.record import Record, read_fields, read_value
 from probbnn.metrics import AccuracyVsConfidence, Interval, OodMetrics, Reliability, RiskCoverage
 
 __all__ = [
@@ -42,43 +38,17 @@ __all__ = [
     "MethodMetrics",
     "MethodRecord",
     "MetricsRecord",
+    "OutputConvergence",
     "PathPoint",
     "PredictiveMetrics",
     "Quality",
     "Record",
     "ReferenceRecord",
+    "ResultRecord",
     "RunRecord",
-    "OutputConvergence",
     "Uncertainty",
     "read",
 ]
-
-
-@dataclass(frozen=True)
-class Record:
-    """One JSON object."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON, with None for NaN and infinity."""
-        return {_key(f): plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
-
-    @classmethod
-    def from_dict(cls, content: object, where: str = "") -> Self:
-        """The record that a JSON object holds.
-
-        Args:
-            content: what `json.loads` gave.
-            where: the file, and the path within it, for messages; default: the class's own file.
-
-        Raises:
-            InputError: if a part is of another type than it should be.
-
-        Examples:
-            >>> Device.from_dict({"kind": "cpu", "cpu_cores": "two"}, "run.json: device")
-            Traceback (most recent call last):
-            probbnn.errors.InputError: run.json: device.cpu_cores is 'two'; expected an integer: ...
-        """
-        return cls(**_read_fields(cls, content, where or getattr(cls, "FILE", cls.__name__)))
 
 
 # run.json
@@ -128,9 +98,8 @@ class ExperimentRecord(Record):
         prior_scale: one number, or numbers by layer or parameter.
         batch_size: examples per minibatch.
         methods: the rows that were planned, by method name.
-        predictive: the predictive that stands for a method with several draws; ``""`` for the
-            first one that its kind of predictive has.
-        curve_predictive: likewise of the learning curve.
+        predictive: the predictive that stands for a method with several draws.
+        curve_predictive: that of the learning curve.
         curve_points: of the learning curve.
     """
 
@@ -170,7 +139,7 @@ class MethodRecord(Record):
         temperature: T of what it sampled, ``None`` where it samples nothing.
         seconds: wall time of the steps, compilation apart.
         compile_seconds: wall time of tracing and compilation.
-        reason: one line that says why it did not finish, ``""`` if it did.
+        reason: one line that says why it did not finish.
     """
 
     status: str = ""
@@ -178,11 +147,11 @@ class MethodRecord(Record):
     temperature: float | None = None
     seconds: float | None = None
     compile_seconds: float | None = None
-    reason: str = ""
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
-class _Result(Record):
+class ResultRecord(Record):
     """What ``run.json`` and ``comparison.json`` begin with.
 
     Attributes:
@@ -207,7 +176,7 @@ class _Result(Record):
 
 
 @dataclass(frozen=True)
-class RunRecord(_Result):
+class RunRecord(ResultRecord):
     """The content of ``run.json``.
 
     Attributes:
@@ -251,10 +220,12 @@ class PredictiveMetrics(Record):
     @classmethod
     def from_dict(cls, content: object, where: str = "") -> Self:
         """As `Record.from_dict`."""
-        others = _read_fields(cls, content, where or cls.__name__)
+        where = where or cls.__name__
+        named = read_fields(cls, content, where)
         names = {f.name for f in dataclasses.fields(cls)}
-        rest = {k: v for k, v in _object(content, where).items() if k not in names}
-        return cls(**others | {"intervals": _read(_ByMetric, rest, where or cls.__name__)})
+        others = read_value(Mapping[str, object], content, where).items()
+        intervals = {key: value for key, value in others if key not in names}
+        return cls(**named | {"intervals": read_value(_ByMetric, intervals, where)})
 
 
 @dataclass(frozen=True)
@@ -462,6 +433,10 @@ class PathPoint(Record):
     passes: float | None = None
     seconds: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """As `Record.to_dict`, without what was not counted."""
+        return {key: value for key, value in super().to_dict().items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Cost(Record):
@@ -497,7 +472,7 @@ class ComparisonRow(Record):
     Attributes:
         label: what tables and figures call it.
         backend: the library whose kernel it runs.
-        status: "finished", "diverged" or "failed".
+        status: "finished" or "failed".
         reason: one line that says why it did not finish; all that follows is empty then.
         settings: what it ran with.
         temperature: T of what it sampled, ``None`` where it samples nothing.
@@ -513,7 +488,7 @@ class ComparisonRow(Record):
     label: str = ""
     backend: str = ""
     status: str = ""
-    reason: str = ""
+    reason: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
     temperature: float | None = None
     num_chains: int | None = None
@@ -526,7 +501,7 @@ class ComparisonRow(Record):
 
 
 @dataclass(frozen=True)
-class ComparisonRecord(_Result):
+class ComparisonRecord(ResultRecord):
     """The content of ``comparison.json``.
 
     Attributes:
@@ -558,100 +533,3 @@ def read(kind: type[_File], directory: Path) -> _File | None:
     except (OSError, ValueError):
         return None
     return kind.from_dict(content, kind.FILE) if isinstance(content, dict) else None
-
-
-# From JSON to what the annotations of a class promise.
-
-
-def _read_fields(kind: Any, content: object, where: str) -> dict[str, Any]:
-    """Arguments for a dataclass or a `NamedTuple`, by name."""
-    content = _object(content, where)
-    hints = typing.get_type_hints(kind)
-    found = {}
-    for name, key, is_required in _fields(kind):
-        value, path = content.get(key), _at(where, key)
-        if value is not None or (key in content and hints[name] is float):
-            found[name] = _read(hints[name], value, path)
-        elif is_required:
-            raise _damaged(f"{path} is missing")
-    return found
-
-
-def _fields(kind: Any) -> list[tuple[str, str, bool]]:
-    """Name, key in the file, and whether there is no default, of each field."""
-    if dataclasses.is_dataclass(kind):
-        return [
-            (f.name, _key(f), f.default is MISSING and f.default_factory is MISSING)
-            for f in dataclasses.fields(kind)
-        ]
-    return [(name, name, name not in kind._field_defaults) for name in kind._fields]
-
-
-def _key(f: dataclasses.Field) -> str:
-    return f.metadata.get("key", f.name)
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """``value`` as the type ``kind``, or `InputError`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind in (object, Any):
-        return value
-    if origin in (typing.Union, UnionType):
-        (some,) = (a for a in arguments if a is not NoneType)
-        return None if value is None else _read(some, value, where)
-    if origin is tuple:
-        return tuple(
-            _read(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(_list(value, where))
-        )
-    if origin is Mapping:
-        return {
-            str(key): _read(arguments[1], item, _at(where, key))
-            for key, item in _object(value, where).items()
-        }
-    if kind is np.ndarray:
-        return np.array([_number(x, f"{where}[{i}]") for i, x in enumerate(_list(value, where))])
-    if kind is float:
-        return _number(value, where)
-    if kind in (int, bool, str) or origin is typing.Literal:
-        return _scalar(kind if origin is None else str, value, where)
-    if issubclass(kind, Record):
-        return kind.from_dict(value, where)
-    return kind(**_read_fields(kind, value, where))
-
-
-def _at(where: str, key: object) -> str:
-    """The path to what is under a key: ``run.json: device.kind``."""
-    return f"{where}.{key}" if ": " in where else f"{where}: {key}"
-
-
-def _object(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise _damaged(f"{where} is {reprlib.repr(value)}; expected an object")
-    return value
-
-
-def _list(value: object, where: str) -> list[Any]:
-    if not isinstance(value, list | tuple):
-        raise _damaged(f"{where} is {reprlib.repr(value)}; expected a list")
-    return list(value)
-
-
-def _number(value: object, where: str) -> float:
-    if value is None:  # JSON has no NaN
-        return float("nan")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _damaged(f"{where} is {reprlib.repr(value)}; expected a number")
-    return value
-
-
-_SCALARS = {int: "an integer", bool: "true or false", str: "a string"}
-
-
-def _scalar(kind: type, value: object, where: str) -> Any:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise _damaged(f"{where} is {reprlib.repr(value)}; expected {_SCALARS[kind]}")
-    return value
-
-
-def _damaged(what: str) -> InputError:
-    return InputError(f"{what}: restore the file as probbnn wrote it")

@@ -1,20 +1,20 @@
-"""The reference posterior of a preset: what a long run of NUTS predicts.
+"""The reference posterior of an experiment: what a long run of NUTS predicts.
 
-Its predictions are kept in ``benchmarks/results/reference-<preset>.npz``, with the settings of the
+Its predictions are kept in ``benchmarks/results/reference-<name>.npz``, with the settings of the
 run, how well it converged and its floor: how far two halves of its chains are from each other.
 ``python benchmarks/reference.py`` makes it anew.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probbnn.experiments.presets import Preset
-from probbnn.experiments.setup import Problem
+from probbnn.experiments.setup import Setup
+from probbnn.files import plain
 from probbnn.inference.draws import Draws
 from probbnn.metrics import (
     Fidelity,
@@ -22,7 +22,7 @@ from probbnn.metrics import (
     evaluate_fidelity,
     regression_fidelity,
 )
-from probbnn.predictive import GaussianPredictive, Predictive, predict
+from probbnn.predictive import predict
 
 __all__ = ["Reference", "as_arrays", "fidelity", "find_reference", "identity", "predictions"]
 
@@ -52,40 +52,45 @@ class Reference:
         np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
-def find_reference(preset: Preset, problem: Problem) -> Reference | None:
-    """The kept reference of a preset, or None if there is none for this very log density."""
+def find_reference(setup: Setup) -> Reference | None:
+    """The kept reference of an experiment, or None if there is none for this very log density."""
     for folder in _FOLDERS:
-        path = folder / f"reference-{preset.name}.npz"
+        path = folder / f"reference-{setup.experiment.name}.npz"
         if path.exists():
             with np.load(path) as archive:
                 arrays = dict(archive)
             record = json.loads(str(arrays.pop("record")))
-            if record["identity"] == identity(preset, problem):
+            if record["identity"] == identity(setup):
                 return Reference(arrays, record)
     return None
 
 
-def predictions(problem: Problem, draws: Draws) -> dict[str, np.ndarray]:
-    """What draws predict on all sets of a problem.
+def predictions(
+    setup: Setup, draws: Draws, labels: Iterable[str] | None = None
+) -> dict[str, np.ndarray]:
+    """What draws predict on the sets of an experiment.
+
+    Args:
+        setup: the experiment.
+        draws: of its posterior.
+        labels: which sets; default: all.
 
     Returns:
         float32 arrays by ``"<set>/<quantity>"``: ``"test/probs"`` of shape ``(n, K)`` for a
         classifier, ``"test/mean"`` and ``"test/std"`` (of a new observation) of shape ``(n, k)``
         for a regression.
     """
-    return as_arrays({k: predict(problem.target, draws, d) for k, d in problem.sets.items()})
+    labels = setup.sets if labels is None else labels
+    return as_arrays(setup, {k: predict(setup.target, draws, setup.sets[k].inputs) for k in labels})
 
 
-def as_arrays(
-    predictives: Mapping[str, Predictive | GaussianPredictive],
-) -> dict[str, np.ndarray]:
+def as_arrays(setup: Setup, predictives: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """What `predictions` returns, from predictives by set."""
-    arrays = {}
-    for label, predictive in predictives.items():
-        names = ("probs",) if isinstance(predictive, Predictive) else ("mean", "std")
-        for name in names:
-            arrays[f"{label}/{name}"] = getattr(predictive, name).astype(np.float32)
-    return arrays
+    return {
+        f"{label}/{name}": getattr(predictive, name).astype(np.float32)
+        for label, predictive in predictives.items()
+        for name in setup.task.arrays
+    }
 
 
 def fidelity(
@@ -102,18 +107,14 @@ def fidelity(
     return by_set
 
 
-def identity(preset: Preset, problem: Problem) -> dict[str, Any]:
-    """What decides the posterior and where it is looked at; JSON gives it back unchanged."""
-    return json.loads(
-        json.dumps(
-            {
-                "model": preset.model,
-                "prior_scale": preset.prior_scale,
-                "likelihood": repr(problem.target.likelihood),
-                "data": {
-                    label: data.fingerprint
-                    for label, data in {"train": problem.train, **problem.sets}.items()
-                },
-            }
-        )
+def identity(setup: Setup) -> dict[str, Any]:
+    """What decides the posterior and where it is looked at, as JSON gives it back."""
+    sets = {"train": setup.train, **setup.sets}
+    return plain(
+        {
+            "model": setup.record.model,
+            "prior_scale": setup.record.prior_scale,
+            "likelihood": setup.record.likelihood,
+            "data": {label: examples.fingerprint for label, examples in sets.items()},
+        }
     )

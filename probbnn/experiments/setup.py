@@ -1,5 +1,6 @@
-"""A preset made real: its data, its log density, and its methods run on them."""
+"""An experiment made real: its data, its log density, and its methods, all checked."""
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,179 +8,282 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
+import numpy as np
 
-from probbnn import models
-from probbnn.data import (
-    REGRESSIONS,
-    Dataset,
-    Regression,
-    load,
-    load_regression,
-    out_of_distribution,
-    stretch,
-)
-from probbnn.data import sources as minibatch
-from probbnn.errors import InputError
-from probbnn.experiments.experiment import MethodRun
+from probbnn.data.sources import check_batch_size
+from probbnn.errors import InputError, one_of
+from probbnn.experiments.evaluation import Task, task_of
+from probbnn.experiments.examples import Examples
+from probbnn.experiments.experiment import Cosine, Experiment, MethodRun
 from probbnn.experiments.presets import Preset
+from probbnn.experiments.records import ExperimentRecord
 from probbnn.files import claim
 from probbnn.inference.draws import Draws
 from probbnn.inference.sample import sample
-from probbnn.inference.whole_chains import Sampler
 from probbnn.posterior.flax import LogDensity
-from probbnn.posterior.likelihoods import LearnedGaussian
-from probbnn.samplers.base import Kernel
+from probbnn.predictive import predict
+from probbnn.samplers.base import Method
 from probbnn.samplers.registry import find_method
 
-__all__ = ["Problem", "begin", "check_method", "prepare", "sample_method"]
+__all__ = ["PlannedMethod", "Setup", "begin", "prepare", "sample_method"]
+
+_DEFAULT_BATCH_SIZE = 1_000
 
 
 @dataclass(frozen=True)
-class Problem:
-    """What all methods of a preset share.
+class PlannedMethod:
+    """A row of an experiment with nothing left open.
 
     Attributes:
+        method: what the registry says of it.
+        run: the row, with its label and numbers filled in.
+        num_chains: chains, or members of an ensemble.
+        num_steps: steps per chain, warm-up included.
+        num_warmup: first steps, from which nothing is kept.
+        thinning: steps per kept draw; ``None`` for fits, whose draws are all kept.
+        batch_size: examples per minibatch; ``None`` for a method on all the data.
+        settings: the method's own settings, schedules as functions of the step.
+        is_stepwise: whether it steps through minibatches, and can be looked at on its way.
+    """
+
+    method: type[Method]
+    run: MethodRun
+    num_chains: int
+    num_steps: int
+    num_warmup: int
+    thinning: int | None
+    batch_size: int | None
+    settings: Mapping[str, Any]
+    is_stepwise: bool
+
+    def __str__(self) -> str:
+        chains = f"{self.num_chains} x " if self.num_chains > 1 else ""
+        return f"{self.method.name}, {chains}{self.num_steps:,} steps"
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What all methods of an experiment share.
+
+    Attributes:
+        experiment: what was asked for, nothing left open.
         target: the log density, which holds the training data.
         train: training data.
         test: held-out data.
-        ood: out-of-distribution data, by label.
+        ood: data from elsewhere, by label.
+        task: what the predictions are measured by.
+        methods: the rows in order, by the name of the method.
     """
 
+    experiment: Experiment
     target: LogDensity
-    train: Dataset | Regression
-    test: Dataset | Regression
-    ood: Mapping[str, Dataset | Regression]
+    train: Examples
+    test: Examples
+    ood: Mapping[str, Examples]
+    task: Task
+    methods: Mapping[str, PlannedMethod]
 
     @property
-    def sets(self) -> dict[str, Dataset | Regression]:
+    def sets(self) -> dict[str, Examples]:
         """Everything that is predicted, by label; ``"test"`` first."""
         return {"test": self.test, **self.ood}
 
-
-def prepare(
-    preset: Preset, data_dir: str | os.PathLike[str] | None = None, *, progress: bool = True
-) -> Problem:
-    """Load a preset's data and make its log density; all its settings are checked on the way.
-
-    Args:
-        preset: which one.
-        data_dir: see `probbnn.load`.
-        progress: show progress bars where stderr is a terminal.
-
-    Raises:
-        InputError: if data are missing or settings do not fit.
-    """
-    train: Dataset | Regression
-    test: Dataset | Regression
-    ood: dict[str, Dataset | Regression]
-    if preset.dataset in REGRESSIONS:
-        train, test = load_regression(preset.dataset)
-        ood = {label: stretch(test) for label in preset.ood}
-    else:
-        train, test = load(preset.dataset, data_dir, progress=progress)
-        ood = {
-            label: out_of_distribution(test, kind, data_dir, progress=progress)
-            for label, kind in preset.ood.items()
-        }
-    model_name, arguments = preset.model
-    target = LogDensity(
-        getattr(models, model_name)(**arguments),
-        train,
-        likelihood=LearnedGaussian() if isinstance(train, Regression) else None,
-        prior_scale=preset.prior_scale,
-    )
-    for name, method in preset.methods.items():
-        check_method(target, name, method, preset.batch_size)
-    return Problem(target, train, test, ood)
+    @property
+    def record(self) -> ExperimentRecord:
+        """What goes on record of the experiment."""
+        experiment = self.experiment
+        return ExperimentRecord(
+            name=experiment.name,
+            summary=experiment.summary,
+            model=_describe_module(experiment.module),
+            likelihood=repr(self.target.likelihood),
+            prior_scale=experiment.prior_scale,
+            batch_size=experiment.batch_size,
+            methods={name: planned.run for name, planned in self.methods.items()},
+            predictive=experiment.predictive,
+            curve_predictive=experiment.curve_predictive,
+            curve_points=experiment.curve_points,
+        )
 
 
 def begin(
-    preset: Preset,
+    experiment: Experiment | Preset,
     directory: str | os.PathLike[str],
     seed: int,
     data_dir: str | os.PathLike[str] | None = None,
     *,
     progress: bool = True,
-) -> tuple[Path, Problem]:
-    """Claim the directory of a run or comparison and prepare its preset.
+) -> tuple[Path, Setup]:
+    """Claim the directory of a run or comparison, and prepare its experiment.
+
+    Args:
+        experiment: what is to run. A preset's data are loaded once the directory is claimed.
+        directory: where to write.
+        seed: of all random keys.
+        data_dir: see `probbnn.load`; of a preset.
+        progress: show progress bars where stderr is a terminal.
 
     Raises:
-        InputError: if seed or directory cannot be used, or `prepare` refuses; nothing is left
-            behind then.
+        InputError: if seed or directory cannot be used, data are missing, or `prepare` refuses;
+            nothing is left behind then.
     """
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
     directory = Path(directory)
     is_new = claim(directory)
     try:
-        return directory, prepare(preset, data_dir, progress=progress)
-    except InputError:
+        if isinstance(experiment, Preset):
+            experiment = experiment.load(data_dir, progress=progress)
+        return directory, prepare(experiment)
+    except BaseException:
         if is_new:
             directory.rmdir()
         raise
 
 
-def check_method(
-    target: LogDensity, name: str, method: MethodRun, batch_size: int
-) -> Kernel | Sampler:
-    """What the method runs; `InputError` unless it can run like this."""
-    if method.num_steps < 1 or method.num_chains < 1:
+def prepare(experiment: Experiment) -> Setup:
+    """Make the log density of an experiment, and check everything that can be checked at once.
+
+    Raises:
+        InputError: if data, network, likelihood, prior or settings do not fit each other.
+    """
+    train, test = (Examples.of(getattr(experiment, k), k) for k in ("train", "test"))
+    ood = {label: Examples.outside(data, label) for label, data in experiment.ood.items()}
+    if "test" in ood or "train" in ood:
+        raise InputError("ood has a set called train or test; call it something else")
+    if not experiment.methods:
         raise InputError(
-            f"{name} has {method.num_steps} steps and {method.num_chains} chains; both must be "
-            "at least 1"
+            f"experiment {experiment.name} has no methods; give some, such as methods="
+            "{'psgld': MethodRun()}"
         )
-    minibatch.check_batch_size(target.data_size, batch_size)
-    return find_method(name).build(target, _num_warmup(method), _settings(method))
+    target = LogDensity(
+        experiment.module,
+        experiment.train,
+        likelihood=experiment.likelihood,
+        prior_scale=experiment.prior_scale,
+    )
+    for examples in (test, *ood.values()):
+        target.check_inputs(examples.inputs)
+    target.likelihood.check(target.output_shape, test.targets)
+    batch_size = experiment.batch_size
+    if batch_size is None:
+        batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
+    check_batch_size(target.data_size, batch_size)
+    methods = {
+        name: _plan(target, name, run, batch_size) for name, run in experiment.methods.items()
+    }
+    task = task_of(predict(target, _one_draw(target), test.inputs[:1]))
+    known, usual = task.predictives, task.predictives[0]
+    experiment = replace(
+        experiment,
+        batch_size=batch_size,
+        predictive=one_of(experiment.predictive or usual, known, "predictive"),
+        curve_predictive=one_of(experiment.curve_predictive or usual, known, "predictive"),
+    )
+    return Setup(experiment, target, train, test, ood, task, methods)
 
 
 def sample_method(
     rng_key: jax.Array,
-    target: LogDensity,
+    setup: Setup,
     name: str,
-    method: MethodRun,
-    batch_size: int,
     *,
     initial_positions: Any = None,
     callback: Callable[[int, Any], None] | None = None,
     callback_steps: Sequence[int] = (),
     progress: bool = True,
 ) -> Draws:
-    """`probbnn.sample` as a preset's row asks for it; see there.
+    """`probbnn.sample` as a row of an experiment asks for it; see there.
 
     Raises:
         DivergenceError: when a chain becomes non-finite.
     """
-    num_warmup = _num_warmup(method)
+    planned = setup.methods[name]
     draws = sample(
         rng_key,
-        target,
+        setup.target,
         name,
-        num_chains=method.num_chains,
-        num_steps=method.num_steps,
-        num_warmup=num_warmup,
-        thinning=max(1, -(-(method.num_steps - num_warmup) // method.draws)),
-        batch_size=None if find_method(name).full_data else batch_size,
-        shared_minibatches=method.shared_minibatches,
+        num_chains=planned.num_chains,
+        num_steps=planned.num_steps,
+        num_warmup=planned.num_warmup,
+        thinning=planned.thinning,
+        batch_size=planned.batch_size,
+        shared_minibatches=planned.run.shared_minibatches,
         initial_positions=initial_positions,
         callback=callback,
         callback_steps=callback_steps,
         progress=progress,
-        **_settings(method),
+        **planned.settings,
     )
-    # On record is the schedule as the preset wrote it, not the function made of it.
-    return replace(draws, settings={**draws.settings, **method.settings})
+    return replace(draws, settings={**draws.settings, **planned.run.settings})
 
 
-def _num_warmup(method: MethodRun) -> int:
-    return min(int(method.warmup * method.num_steps), method.num_steps - 1)
+def _one_draw(target: LogDensity) -> Draws:
+    position = target.init(jax.random.key(0))
+    return Draws(jax.tree.map(lambda leaf: np.asarray(leaf)[None, None], position), "none")
 
 
-def _settings(method: MethodRun) -> dict[str, Any]:
-    """The method's settings with schedules made into functions of the step."""
-    settings = dict(method.settings)
-    step_size = settings.get("step_size")
-    if isinstance(step_size, Mapping):
-        start, end = step_size["start"], step_size["end"]
-        settings["step_size"] = optax.cosine_decay_schedule(start, method.num_steps, end / start)
-    return settings
+def _plan(target: LogDensity, name: str, run: MethodRun, batch_size: int) -> PlannedMethod:
+    """Fill in a row, and see that it can run like this."""
+    method = find_method(name)
+    num_chains = method.default_chains if run.num_chains is None else run.num_chains
+    num_steps = method.default_steps if run.num_steps is None else run.num_steps
+    if num_steps < 1 or num_chains < 1:
+        raise InputError(
+            f"{name} has {num_steps} steps and {num_chains} chains; both must be at least 1"
+        )
+    if run.draws < 1 or not 0 <= run.warmup < 1:
+        raise InputError(
+            f"{name} keeps {run.draws} draws after a warm-up of {run.warmup} of its steps; "
+            "expected at least 1 draw, and a warm-up from 0 to less than 1"
+        )
+    num_warmup = min(int(run.warmup * num_steps), num_steps - 1)
+    settings = {
+        key: value.over(num_steps) if isinstance(value, Cosine) else value
+        for key, value in run.settings.items()
+    }
+    # Built to see that it can run like this.
+    is_fit = method.family == "approximation"
+    method.of(settings).build(
+        target, num_warmup=num_steps if is_fit else num_warmup, batch_size=batch_size
+    )
+    return PlannedMethod(
+        method=method,
+        run=replace(
+            run,
+            label=run.label or name,
+            num_chains=num_chains,
+            num_steps=num_steps,
+            settings={key: _as_written(value) for key, value in run.settings.items()},
+        ),
+        num_chains=num_chains,
+        num_steps=num_steps,
+        num_warmup=num_warmup,
+        thinning=None if is_fit else max(1, -(-(num_steps - num_warmup) // run.draws)),
+        batch_size=None if method.full_data else batch_size,
+        settings=settings,
+        is_stepwise=method.family in ("optimisation", "SG-MCMC"),
+    )
+
+
+def _describe_module(module: Any) -> tuple[str, dict[str, Any]]:
+    """Name of a module's class, and those of its arguments that are not the defaults."""
+    if isinstance(module, tuple):  # (init, apply)
+        module = module[-1]
+    name = getattr(module, "__name__", type(module).__name__)
+    if not dataclasses.is_dataclass(module):
+        return name, {}
+    given = {
+        f.name: (_as_written(getattr(module, f.name)), _as_written(f.default))
+        for f in dataclasses.fields(module)
+        if f.name not in ("parent", "name")  # which Linen adds: the place in a tree of modules
+    }
+    return name, {key: value for key, (value, default) in given.items() if value != default}
+
+
+def _as_written(value: Any) -> Any:
+    """A setting for the record: what JSON has no word for as Python writes it."""
+    if value is None or isinstance(value, bool | int | float | str | list | tuple | Mapping):
+        return value
+    # A function's own repr has its address, which differs from run to run.
+    return getattr(value, "__qualname__", repr(value))

@@ -10,7 +10,6 @@ function of (key, step number), so how the steps are cut into chunks has no infl
 and a run goes on from any of its states.
 """
 
-import os
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from probbnn.data.sources import check_batch_size
 from probbnn.inference.collectors import Statistics, positions_of
 from probbnn.inference.draws import Draws
 from probbnn.inference.plan import Plan
+from probbnn.machine import num_cores
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import ChainMethod, Kernel
 from probbnn.types import Batch, Clock, Collector, DataSource, Position, PRNGKey, PyTree, Stream
@@ -420,13 +420,6 @@ def _stack(*leaves: jax.Array) -> jax.Array:
             _stack(*map(jax.random.key_data, leaves)), impl=jax.random.key_impl(leaves[0])
         )
     return jnp.asarray(np.stack([np.asarray(leaf) for leaf in leaves]))
-
-
-def num_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _compiled(run: Run, part: Hashable, function: Callable, *arguments: Any) -> tuple[Any, float]:

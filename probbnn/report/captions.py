@@ -1,8 +1,8 @@
 """The figures of a run, each with what it shows in words."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -165,7 +165,7 @@ def _running(run: Run) -> Iterator[Picture]:
     for entry in run.finished:
         convergence = entry.metrics.convergence
         diagnostic = convergence.diagnostics.get("running") if convergence else None
-        numbers = diagnostic.numbers if diagnostic else {}
+        numbers: Mapping[str, Any] = diagnostic.numbers if diagnostic else {}
         if len(numbers.get("nll") or ()) > 1:
             nll = np.array(numbers["nll"], float)
             accuracy = numbers.get("accuracy")

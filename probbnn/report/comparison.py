@@ -50,7 +50,7 @@ def tables(content: Content) -> Iterator[Table]:
     else:
         yield _table("Predictions", _CLASSIFICATION, rows, _NOTE)
     yield _table("Convergence and cost", _COST, rows, _cost_note(record))
-    failed = [[row.label, row.reason] for row in rows if row.status != "finished"]
+    failed = [[row.label, row.reason or ""] for row in rows if row.status != "finished"]
     if failed:
         yield Table("Failed", ["method", "reason"], failed)
 

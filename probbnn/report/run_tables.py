@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -295,7 +295,8 @@ def cost_table(runs: Sequence[Run]) -> Table:
 def _median_ess(entry: Entry) -> float | None:
     convergence = entry.metrics.convergence
     found = convergence.diagnostics.get("ess") if convergence else None
-    return found.numbers.get("ess_bulk", {}).get("median") if found else None
+    ess: Any = found.numbers.get("ess_bulk", {}) if found else {}
+    return ess.get("median")
 
 
 def _finished(runs: Sequence[Run]) -> Iterator[tuple[Run, Entry]]:

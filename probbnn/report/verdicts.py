@@ -70,7 +70,7 @@ def _card(run: Run, entry: Entry) -> Card:
 def _verdict(entry: Entry) -> Verdict | None:
     found = entry.metrics.verdict or entry.failure.verdict
     if found is None and entry.record.status == "diverged":
-        return diverged(entry.record.reason)
+        return diverged(entry.record.reason or "")
     return found
 
 

@@ -1,4 +1,4 @@
-"""`probbnn compare`: the rows, the proof before them, the reference, and failures."""
+"""`compare`: the rows, the proof before them, the reference, and failures."""
 
 import json
 from dataclasses import replace
@@ -10,11 +10,12 @@ import pytest
 import probbnn as pb
 from probbnn.cli import main
 from probbnn.experiments import compare as comparison
-from probbnn.experiments import reference
+from probbnn.experiments import method, reference
 from probbnn.experiments.compare import compare, convergence_of
 from probbnn.experiments.equality import Equality, MismatchError
 from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.presets import COMPARISONS
+from probbnn.experiments.records import ComparisonRecord, PathPoint
 from probbnn.experiments.setup import prepare, sample_method
 from probbnn.report import comparison as page
 
@@ -25,54 +26,54 @@ METHODS = {
     "nuts": SHORT_NUTS,
     "numpyro_nuts": replace(SHORT_NUTS, label="NUTS, NumPyro"),
 }
-DIGITS = replace(COMPARISONS["digits"], ood={"noise": "noise"}, methods=METHODS)
-DIABETES = replace(
-    COMPARISONS["diabetes"], methods={name: METHODS[name] for name in ("map", "psgld")}
-)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
-def keep_reference(preset, folder):
+@pytest.fixture(scope="module")
+def digits_experiment():
+    digits = COMPARISONS["digits"].load()
+    return replace(digits, ood={"noise": digits.ood["noise"]}, methods=METHODS)
+
+
+@pytest.fixture(scope="module")
+def diabetes_experiment():
+    methods = {name: METHODS[name] for name in ("map", "psgld")}
+    return replace(COMPARISONS["diabetes"], methods=methods).load()
+
+
+def keep_reference(experiment, folder):
     """A reference of a few draws, as `benchmarks/reference.py` would leave it."""
-    problem = prepare(preset)
-    draws = sample_method(
-        jax.random.key(9),
-        problem.target,
-        "psgld",
-        METHODS["psgld"],
-        preset.batch_size,
-        progress=False,
-    )
-    found = reference.predictions(problem, draws)
+    setup = prepare(replace(experiment, methods={"psgld": METHODS["psgld"]}))
+    draws = sample_method(jax.random.key(9), setup, "psgld", progress=False)
+    found = reference.predictions(setup, draws)
     record = {
-        "identity": reference.identity(preset, problem),
+        "identity": reference.identity(setup),
         "command": "by hand",
         "settings": draws.settings,
         "convergence": {"test": {"rhat_worst": 1.5}},
         "floor": {k: v.to_dict() for k, v in reference.fidelity(found, found).items()},
     }
-    reference.Reference(found, record).save(folder / f"reference-{preset.name}.npz")
-    return problem
+    reference.Reference(found, record).save(folder / f"reference-{experiment.name}.npz")
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory):
+def kept(digits_experiment, diabetes_experiment, tmp_path_factory):
     """A folder of references, which stands for the ones in the repository."""
     folder = tmp_path_factory.mktemp("references")
-    for preset in (DIGITS, DIABETES):
-        keep_reference(preset, folder)
+    for experiment in (digits_experiment, diabetes_experiment):
+        keep_reference(experiment, folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def digits(kept, tmp_path_factory):
-    """A short comparison on digits, and its directory."""
+def digits(digits_experiment, kept, tmp_path_factory):
+    """A short comparison on digits, and what it said on the way."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reference, "_FOLDERS", (kept,))
         lines = []
         out = tmp_path_factory.mktemp("comparison") / "digits"
-        result = compare(DIGITS, out, seed=3, progress=False, report=lines.append)
+        result = compare(digits_experiment, out, seed=3, progress=False, log=lines.append)
     return result, lines
 
 
@@ -100,6 +101,7 @@ def test_a_row_for_every_method(digits):
     assert content["methods"]["map"]["convergence"] is None
     assert content["methods"]["map"]["configurational_temperature"] is None
     assert content["methods"]["nuts"]["settings"].get("batch_size") is None
+    assert ComparisonRecord.from_dict(content).to_dict() == content
 
 
 @pytest.fixture
@@ -107,25 +109,6 @@ def no_proof(monkeypatch):
     """Leaves out the proof of equality, which other tests look at and which takes seconds."""
     found = Equality(1, {"nobody": (0.0, 0.0)})
     monkeypatch.setattr(comparison, "check_equality", lambda *_, **__: found)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("no_proof")
-def test_methods_start_at_the_same_positions(monkeypatch, tmp_path):
-    starts = {}
-
-    def spy(key, target, name, *args, initial_positions, **rest):
-        starts[name] = initial_positions
-        raise ValueError("far enough")
-
-    monkeypatch.setattr(comparison, "sample_method", spy)
-    compare(DIGITS, tmp_path, progress=False)
-    jax.tree.map(np.testing.assert_array_equal, starts["nuts"], starts["numpyro_nuts"])
-    jax.tree.map(
-        lambda a, b: np.testing.assert_array_equal(a, b[:1]), starts["map"], starts["nuts"]
-    )
-    kernel = starts["nuts"]["Dense_0"]["kernel"]
-    assert not np.array_equal(kernel[0], kernel[1])
 
 
 def test_the_path_to_the_reference_ends_where_the_row_says(digits):
@@ -143,9 +126,7 @@ def test_the_path_to_the_reference_ends_where_the_row_says(digits):
 
 
 def test_time_to_a_total_variation_is_when_it_stays_below():
-    path = [
-        {"total_variation": v, "seconds": s} for s, v in enumerate([0.3, 0.01, 0.04, 0.02, 0.015])
-    ]
+    path = [PathPoint(s + 1, v, seconds=s) for s, v in enumerate([0.3, 0.01, 0.04, 0.02, 0.015])]
     assert comparison._seconds_to(path, 0.02) == 3
     assert comparison._seconds_to(path, 0.5) == 0
     assert comparison._seconds_to(path, 0.001) is None
@@ -156,16 +137,16 @@ def test_pooled_nuts_sees_chains_that_disagree(digits):
     assert digits[0].content["nuts"]["rhat_worst"] > 1
     rng = np.random.default_rng(0)
     same = rng.normal(size=(8, 500, 20))
-    assert convergence_of(same)["rhat_worst"] < 1.01
-    same[4:] += 0.5  # as if the other backend sampled another law
-    assert convergence_of(same)["rhat_worst"] > 1.01
+    assert convergence_of(same).rhat_worst < 1.01
+    same[4:] += 0.5  # as if the other backend sampled something else
+    assert convergence_of(same).rhat_worst > 1.01
 
 
 def test_values_that_never_move_do_not_count():
     values = np.random.default_rng(0).normal(size=(4, 50, 3))
     values[..., 0] = 1.0
-    assert convergence_of(values)["num_values"] == 2
-    assert convergence_of(np.ones((4, 50, 3)))["rhat_worst"] is None
+    assert convergence_of(values).num_values == 2
+    assert convergence_of(np.ones((4, 50, 3))).rhat_worst is None
 
 
 def test_page_and_figures(digits):
@@ -184,9 +165,9 @@ _FIGURES = ("quality-against-cost", "reliability", "accuracy-vs-confidence", "de
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_proof")
-def test_regression(kept, tmp_path, monkeypatch):
+def test_regression(diabetes_experiment, kept, tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "_FOLDERS", (kept,))
-    result = compare(DIABETES, tmp_path, progress=False)
+    result = compare(diabetes_experiment, tmp_path, progress=False)
     row = result.content["methods"]["psgld"]
     assert row["quality"]["test"]["rmse"]["value"] < 2
     assert set(row["fidelity"]) == {"test", "stretched"}
@@ -195,9 +176,11 @@ def test_regression(kept, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_proof")
-def test_without_a_reference_for_this_density_there_is_no_fidelity(kept, tmp_path, monkeypatch):
+def test_without_a_reference_for_this_density_there_is_no_fidelity(
+    diabetes_experiment, kept, tmp_path, monkeypatch
+):
     monkeypatch.setattr(reference, "_FOLDERS", (kept,))
-    other_prior = replace(DIABETES, prior_scale=0.5, methods={"map": METHODS["map"]})
+    other_prior = replace(diabetes_experiment, prior_scale=0.5, methods={"map": METHODS["map"]})
     result = compare(other_prior, tmp_path, progress=False)
     assert result.content["reference"] is None
     assert result.content["methods"]["map"]["fidelity"] is None
@@ -205,14 +188,14 @@ def test_without_a_reference_for_this_density_there_is_no_fidelity(kept, tmp_pat
 
 
 @pytest.mark.usefixtures("no_proof")
-def test_one_method_that_fails_is_a_row(tmp_path, monkeypatch):
-    def fails_for_map(key, target, name, *args, **rest):
+def test_one_method_that_fails_is_a_row(diabetes_experiment, tmp_path, monkeypatch):
+    def fails_for_map(key, setup, name, **rest):
         if name == "map":
             raise RuntimeError("first line\nsecond line")
-        return sample_method(key, target, name, *args, **rest)
+        return sample_method(key, setup, name, **rest)
 
-    monkeypatch.setattr(comparison, "sample_method", fails_for_map)
-    result = compare(DIABETES, tmp_path, progress=False)
+    monkeypatch.setattr(method, "sample_method", fails_for_map)
+    result = compare(diabetes_experiment, tmp_path, progress=False)
     assert result.failures == {"map": "RuntimeError: first line"}
     assert result.content["methods"]["psgld"]["status"] == "finished"
     text = (tmp_path / "comparison.md").read_text()
@@ -223,28 +206,28 @@ def test_one_method_that_fails_is_a_row(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_proof")
-def test_divergence_is_a_row(tmp_path):
+def test_divergence_is_a_row(diabetes_experiment, tmp_path):
     wild = {"sgld": MethodRun("SGLD", 2, 60, 0.5, 20, {"step_size": 1e6})}
-    result = compare(replace(DIABETES, methods=wild), tmp_path, progress=False)
+    result = compare(replace(diabetes_experiment, methods=wild), tmp_path, progress=False)
     assert "non-finite" in result.failures["sgld"]
 
 
 @pytest.mark.usefixtures("no_proof")
-def test_interrupted_comparison_keeps_what_it_had(tmp_path, monkeypatch):
-    def interrupt(key, target, name, *args, **rest):
+def test_interrupted_comparison_keeps_what_it_had(diabetes_experiment, tmp_path, monkeypatch):
+    def interrupt(key, setup, name, **rest):
         if name == "psgld":
             raise KeyboardInterrupt
-        return sample_method(key, target, name, *args, **rest)
+        return sample_method(key, setup, name, **rest)
 
-    monkeypatch.setattr(comparison, "sample_method", interrupt)
+    monkeypatch.setattr(method, "sample_method", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        compare(DIABETES, tmp_path, progress=False)
+        compare(diabetes_experiment, tmp_path, progress=False)
     content = json.loads((tmp_path / "comparison.json").read_text())
     assert content["status"] == "interrupted"
     assert content["methods"]["map"]["status"] == "finished"
 
 
-def test_another_density_stops_the_comparison(tmp_path, monkeypatch, capsys):
+def test_another_density_stops_the_comparison(diabetes_experiment, tmp_path, monkeypatch, capsys):
     honest = pb.LearnedGaussian.numpyro_distribution
 
     def doubled(self, outputs):
@@ -252,7 +235,7 @@ def test_another_density_stops_the_comparison(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(pb.LearnedGaussian, "numpyro_distribution", doubled)
     with pytest.raises(MismatchError, match="NumPyro sees another log density"):
-        compare(DIABETES, tmp_path / "a", progress=False)
+        compare(diabetes_experiment, tmp_path / "a", progress=False)
     content = json.loads((tmp_path / "a" / "comparison.json").read_text())
     assert not content["equality"]["holds"]
     assert content["methods"] == {}
@@ -288,13 +271,6 @@ def test_command_line(tmp_path, capsys):
     assert (out / "comparison.json").exists()
     assert main(command) == 2
     assert "holds another run" in capsys.readouterr().err
-
-
-def test_every_comparison_can_be_prepared():
-    for preset in COMPARISONS.values():
-        if preset.dataset in ("digits", "diabetes"):
-            prepare(preset)
-    assert set(COMPARISONS["digits"].methods) == set(pb.METHODS)
 
 
 def test_markdown_escapes_bars():

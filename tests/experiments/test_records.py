@@ -99,9 +99,9 @@ def test_everything_may_be_missing(kind):
 
 
 def test_an_interrupted_and_an_older_run():
-    run = RunRecord.from_dict({"status": "interrupted", "preset": {"name": "digits"}})
+    run = RunRecord.from_dict({"status": "interrupted", "preset": {"methods": {"map": {}}}})
     assert run.device is None
-    assert run.experiment.methods == {}
+    assert run.experiment.methods["map"] == MethodRun()
     assert run.experiment.network == ""
     older = MetricsRecord.from_dict({"methods": {"map": {"label": "MAP", "sets": {"test": {}}}}})
     assert older.methods["map"].verdict is None
@@ -140,8 +140,8 @@ def test_what_a_newer_version_wrote_is_passed_over():
         (RunRecord, {"seed": True}, "run.json: seed is True; expected an integer"),
         (
             RunRecord,
-            {"preset": {"methods": {"map": []}}},
-            "run.json: preset.methods.map is []; expected an object",
+            {"preset": {"methods": {"map": {"settings": []}}}},
+            "run.json: preset.methods.map.settings is []; expected an object",
         ),
         (MetricsRecord, {"methods": ["map"]}, "metrics.json: methods is ['map']"),
         (

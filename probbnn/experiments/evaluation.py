@@ -1,0 +1,223 @@
+"""What is measured of predictions: one path for every kind of predictive.
+
+Each kind is a `Task`, found by the class of the predictive that `probbnn.predict` returns.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from probbnn.errors import InputError
+from probbnn.experiments.examples import Examples
+from probbnn.experiments.records import (
+    MethodMetrics,
+    PredictiveMetrics,
+    Uncertainty,
+)
+from probbnn.inference.draws import Draws
+from probbnn.metrics import (
+    OodMetrics,
+    RiskCoverage,
+    accuracy,
+    evaluate,
+    evaluate_ood,
+    evaluate_regression,
+    reliability,
+    risk_coverage,
+)
+from probbnn.posterior.flax import LogDensity
+from probbnn.posterior.predictives import GaussianPredictive, Predictive
+from probbnn.predictive import log_predictive
+from probbnn.subsample import evenly_spaced
+
+__all__ = ["PLUG_IN", "Task", "task_of"]
+
+# What is drawn of a curve over all test inputs, and of a distribution.
+_NUM_POINTS = 200
+_NUM_BINS = 30
+
+PLUG_IN = "plug_in"
+"""The predictive of a point estimate, whose averages over draws are all the same."""
+
+
+class Task(Protocol):
+    """What one kind of predictive is measured by."""
+
+    @property
+    def predictives(self) -> tuple[str, ...]:
+        """Names of the ways to average over draws; the first one is the usual one."""
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Attributes of the predictive that say all of it."""
+
+    def score(self, predictive: Any, targets: Any, name: str) -> float:
+        """One number for a learning curve, of the predictive called ``name``."""
+
+    def boundary(self, predictive: Any, number: int) -> np.ndarray:
+        """Indices of the inputs that it can hardly decide, none where it decides nothing."""
+
+    def measure(
+        self,
+        target: LogDensity,
+        draws: Draws,
+        sets: Mapping[str, Examples],
+        predictives: Mapping[str, Any],
+        shown: str,
+    ) -> MethodMetrics:
+        """All metrics of the predictions on "test" and on other sets.
+
+        Args:
+            target: the log density.
+            draws: what was predicted with.
+            sets: the examples, by label.
+            predictives: what `probbnn.predict` returned for each.
+            shown: the predictive that stands for several draws.
+
+        Returns:
+            Metrics without what is not about predictions.
+        """
+
+
+def task_of(predictive: Any) -> Task:
+    """What a predictive is measured by.
+
+    Raises:
+        InputError: if nothing is known for its kind.
+    """
+    if type(predictive) not in _TASKS:
+        raise InputError(
+            f"there are no metrics for a {type(predictive).__name__}; expected "
+            f"{' or '.join(kind.__name__ for kind in _TASKS)}"
+        )
+    return _TASKS[type(predictive)]
+
+
+class _Classification:
+    """A `Predictive`: accuracy, calibration, selective prediction and detection."""
+
+    _fields = {"mean_softmax": "probs", "votes": "votes", "mean_logits": "mean_logits_probs"}
+    predictives = tuple(_fields)
+    arrays = ("probs",)
+
+    def score(self, predictive: Predictive, targets: Any, name: str) -> float:
+        """Accuracy."""
+        return accuracy(self._probs(predictive, name), targets)
+
+    def boundary(self, predictive: Predictive, number: int) -> np.ndarray:
+        """Where the two most probable classes are closest."""
+        return predictive.least_decided(number)
+
+    def measure(
+        self,
+        target: LogDensity,
+        draws: Draws,
+        sets: Mapping[str, Examples],
+        predictives: Mapping[str, Predictive],
+        shown: str,
+    ) -> MethodMetrics:
+        """See `Task.measure`."""
+        on_test = predictives["test"]
+        names = (PLUG_IN,) if on_test.num_draws == 1 else self.predictives
+        shown = shown if shown in names else names[0]
+        labels = {k: _labels(examples, on_test.probs.shape[1]) for k, examples in sets.items()}
+        probs = self._probs(on_test, shown)
+        return MethodMetrics(
+            predictive=shown,
+            sets={
+                label: {
+                    name: PredictiveMetrics.from_dict(
+                        evaluate(self._probs(predictive, name), labels[label]).to_dict()
+                    )
+                    for name in names
+                }
+                for label, predictive in predictives.items()
+            },
+            detection=_detection({k: p.ood_scores for k, p in predictives.items()}),
+            reliability=reliability(probs, labels["test"]),
+            risk_coverage=_thinned(risk_coverage(probs, labels["test"])),
+            uncertainty=_uncertainty(predictives),
+        )
+
+    def _probs(self, predictive: Predictive, name: str) -> np.ndarray:
+        return getattr(predictive, self._fields.get(name, "probs"))
+
+
+class _Regression:
+    """A `GaussianPredictive`: errors, proper scores, coverage, and detection by its spread."""
+
+    predictives = ("mixture",)
+    arrays = ("mean", "std")
+
+    def score(self, predictive: GaussianPredictive, targets: Any, name: str) -> float:
+        """Root of the mean squared error, in units of the targets."""
+        error = np.asarray(targets).reshape(predictive.mean.shape) - predictive.mean
+        return float(np.sqrt(np.mean(error**2)))
+
+    def boundary(self, predictive: GaussianPredictive, number: int) -> np.ndarray:
+        """None: there is nothing to decide."""
+        return np.empty(0, int)
+
+    def measure(
+        self,
+        target: LogDensity,
+        draws: Draws,
+        sets: Mapping[str, Examples],
+        predictives: Mapping[str, GaussianPredictive],
+        shown: str,
+    ) -> MethodMetrics:
+        """See `Task.measure`. Targets from elsewhere are not looked at."""
+        on_test, test = predictives["test"], sets["test"]
+        name = PLUG_IN if on_test.num_draws == 1 else "mixture"
+        log_density = log_predictive(target, draws, test.inputs, test.targets)
+        evaluation = evaluate_regression(on_test, test.targets, log_density)
+        scores = {
+            label: {"standard deviation": predictive.std.reshape(len(predictive.std), -1).mean(1)}
+            for label, predictive in predictives.items()
+        }
+        return MethodMetrics(
+            predictive=name,
+            sets={"test": {name: PredictiveMetrics.from_dict(evaluation.to_dict())}},
+            detection=_detection(scores),
+        )
+
+
+_TASKS: dict[type, Task] = {Predictive: _Classification(), GaussianPredictive: _Regression()}
+
+
+def _labels(examples: Examples, num_classes: int) -> np.ndarray:
+    """The labels, with -1 for those that are no class of the network's."""
+    return np.where(examples.targets < num_classes, examples.targets, -1)
+
+
+def _detection(
+    scores: Mapping[str, Mapping[str, np.ndarray]],
+) -> dict[str, dict[str, OodMetrics]]:
+    """How well each score tells each set from the test set."""
+    return {
+        label: evaluate_ood(scores["test"], found).scores
+        for label, found in scores.items()
+        if label != "test"
+    }
+
+
+def _thinned(curve: RiskCoverage) -> RiskCoverage:
+    index = evenly_spaced(len(curve.coverage), _NUM_POINTS)
+    return RiskCoverage(curve.coverage[index], curve.risk[index])
+
+
+def _uncertainty(predictives: Mapping[str, Predictive]) -> Uncertainty:
+    """Shares of the inputs of each set in bins of entropy and of mutual information."""
+    num_classes = predictives["test"].probs.shape[1]
+    edges = np.linspace(0, np.log(num_classes), _NUM_BINS + 1)
+
+    def shares(values: np.ndarray) -> np.ndarray:
+        # Rounding may take the entropy of a uniform distribution past the last edge.
+        return np.histogram(values.clip(max=edges[-1]), edges)[0] / len(values)
+
+    return Uncertainty(
+        edges,
+        {label: shares(p.entropy) for label, p in predictives.items()},
+        {label: shares(p.mutual_information) for label, p in predictives.items()},
+    )

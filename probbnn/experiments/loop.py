@@ -1,0 +1,82 @@
+"""The methods of an experiment, one after another, none of which can stop the others."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from probbnn.errors import InputError, first_line
+from probbnn.experiments.method import MethodResult, run_method
+from probbnn.experiments.setup import Setup
+from probbnn.inference.runner import DivergenceError
+
+__all__ = ["Failure", "Keeper", "run_methods"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a method did not finish.
+
+    Attributes:
+        reason: one line.
+        diverged: whether a chain became non-finite, rather than anything else.
+    """
+
+    reason: str
+    diverged: bool
+
+    @classmethod
+    def of(cls, error: Exception) -> "Failure":
+        """What an exception says, by its name if it is none of ours."""
+        ours = isinstance(error, DivergenceError | InputError)
+        reason = first_line(error) if ours else f"{type(error).__name__}: {first_line(error)}"
+        return cls(reason, isinstance(error, DivergenceError))
+
+
+class Keeper(Protocol):
+    """Where results go as they come."""
+
+    def add(self, result: MethodResult) -> None:
+        """Keep a method that finished."""
+
+    def add_failure(self, name: str, failure: Failure) -> None:
+        """Keep that a method did not finish, or that its result could not be added."""
+
+
+def run_methods(
+    setup: Setup,
+    seed: int,
+    keeper: Keeper,
+    *,
+    judged: bool,
+    progress: bool = True,
+    log: Callable[[str], None] = lambda line: None,
+) -> tuple[list[MethodResult], dict[str, str]]:
+    """Run all methods of an experiment on the same log density.
+
+    Whatever a method raises, a bug in its library included, is its own affair and does not stop
+    the others.
+
+    Args:
+        setup: the experiment.
+        seed: seed of all random keys.
+        keeper: is given each result as it comes.
+        judged: see `run_method`.
+        progress: show progress bars where stderr is a terminal.
+        log: called with one line at each stage.
+
+    Returns:
+        The results of those that finished, in order, and for the others the reason by name.
+    """
+    results, failures = [], {}
+    for name, planned in setup.methods.items():
+        log(f"{planned.run.label}: {planned}")
+        try:
+            result = run_method(setup, seed, name, judged=judged, progress=progress)
+            keeper.add(result)
+            results.append(result)
+        except Exception as error:
+            failure = Failure.of(error)
+            failures[name] = failure.reason
+            log(f"{name} failed: {failure.reason}")
+            keeper.add_failure(name, failure)
+    return results, failures
