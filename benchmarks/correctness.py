@@ -2,7 +2,7 @@
 
     python benchmarks/correctness.py [--skip-digits]
 
-runs the harness of ``tests/laws.py`` on every kernel, compares the ways of correcting pSGLD's
+runs the harness of ``tests/stationary.py`` on every kernel, compares the ways of correcting pSGLD's
 preconditioner, reads the temperature meters on a regression whose answer is known, and samples
 the posterior of the preset ``digits`` with SGLD, pSGLD and SGHMC beside two runs of NUTS. Writes
 ``results/correctness.json`` and ``.md`` and the tables of ``docs/correctness.md``.
@@ -10,23 +10,21 @@ the posterior of the preset ``digits`` with SGLD, pSGLD and SGHMC beside two run
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from _results import fill, markdown_table, write
 
 import probbnn as pb
-from probbnn import metrics, models
+from probbnn import metrics
 from probbnn.experiments.presets import find_preset
 
 _ROOT = Path(__file__).parents[1]
 sys.path.append(str(_ROOT / "tests"))
-import stationary as laws  # noqa: E402
+import stationary  # noqa: E402
 
 _COMMAND = "python benchmarks/correctness.py"
 
@@ -38,7 +36,7 @@ def main() -> None:
         "--skip-digits", action="store_true", help="leave out the runs of NUTS, and write nothing"
     )
     arguments = parser.parse_args()
-    sections = {"laws": kernel_laws, "gamma": gamma, "meters": meters}
+    sections = {"laws": stationary_distributions, "gamma": gamma, "meters": meters}
     if not arguments.skip_digits:
         sections["digits"] = digits
     content: dict[str, Any] = {}
@@ -56,10 +54,10 @@ def main() -> None:
 # Closed forms
 
 
-def kernel_laws() -> tuple[list[dict[str, Any]], str]:
+def stationary_distributions() -> tuple[list[dict[str, Any]], str]:
     """Every case of the tests: exact and measured moments."""
     content, rows = [], []
-    for case in laws.CASES:
+    for case in stationary.CASES:
         quantities = case.quantities()
         content.append({"case": str(case), "quantities": [q._asdict() for q in quantities]})
         variances = [q for q in quantities if q.name.startswith("variance")]
@@ -89,7 +87,7 @@ def kernel_laws() -> tuple[list[dict[str, Any]], str]:
 def gamma() -> tuple[list[dict[str, Any]], str]:
     """Variance over that of the target, for each way of treating an adaptive preconditioner."""
     step_size, damping, num_warmup = 1e-2, 1.0, 2_000
-    target = laws.gaussian("stretched", [[1.0, 5.0], [5.0, 100.0]], [0.0, 0.0])
+    target = stationary.gaussian("stretched", [[1.0, 5.0], [5.0, 100.0]], [0.0, 0.0])
     content, rows = [], []
     for decay in (0.9, 0.99):
         for label, settings, spoil in (
@@ -102,7 +100,7 @@ def gamma() -> tuple[list[dict[str, Any]], str]:
             kernel = pb.psgld(target.estimator, step_size, decay=decay, damping=damping, **settings)
             if spoil is not None:
                 kernel = spoil(kernel)
-            sample = laws.run(
+            sample = stationary.run(
                 kernel,
                 target,
                 [1.0, 0.1],
@@ -113,7 +111,7 @@ def gamma() -> tuple[list[dict[str, Any]], str]:
             )
             ratios = [
                 (q.measured / q.exact, q.error / q.exact)
-                for q in laws.compare(sample, target.moments(1.0))
+                for q in stationary.compare(sample, target.moments(1.0))
                 if q.name.startswith("variance")
             ]
             content.append({"decay": decay, "gamma": label, "ratios": ratios})
@@ -208,10 +206,9 @@ _SAMPLERS = ("sgld", "psgld", "sghmc")
 
 def digits() -> tuple[list[dict[str, Any]], str]:
     """Posterior predictives of the stochastic-gradient samplers beside those of NUTS."""
-    preset = find_preset("digits")
-    train, test = pb.load(preset.dataset)
-    module = getattr(models, preset.model[0])(**preset.model[1])
-    target = pb.LogDensity(module, train, prior_scale=preset.prior_scale)
+    preset = find_preset("digits").load()
+    test = preset.test
+    target = pb.LogDensity(preset.module, preset.train, prior_scale=preset.prior_scale)
 
     runs = {f"NUTS, run {seed + 1}": nuts(jax.random.key(seed), target) for seed in (0, 1)}
     for name in _SAMPLERS:
@@ -270,27 +267,17 @@ def digits() -> tuple[list[dict[str, Any]], str]:
 
 
 def nuts(rng_key: jax.Array, target: pb.LogDensity) -> pb.Draws:
-    """BlackJAX's NUTS on all the data, chain after chain, from the module's initialiser."""
-
-    def chain(keys: Any) -> Any:
-        init_key, warmup_key, sample_key = keys
-        warmup = blackjax.window_adaptation(blackjax.nuts, target.logdensity_fn)
-        adapted, _ = warmup.run(warmup_key, target.init(init_key), _NUTS_WARMUP)
-        kernel = blackjax.nuts(target.logdensity_fn, **adapted.parameters)
-
-        def step(state: Any, key: jax.Array) -> Any:
-            state, _ = kernel.step(key, state)
-            return state, state.position
-
-        keys = jax.random.split(sample_key, _NUTS_DRAWS)
-        return jax.lax.scan(step, adapted.state, keys)[1]
-
-    keys = jax.random.split(rng_key, (_NUM_CHAINS, 3))
-    run = jax.jit(lambda keys: jax.lax.map(chain, keys)).lower(keys).compile()
-    started = time.perf_counter()
-    positions = jax.tree.map(np.array, run(keys))
-    seconds = time.perf_counter() - started
-    return pb.Draws(positions=positions, method="nuts", temperature=1.0, seconds=seconds)
+    """BlackJAX's NUTS on all the data, from the module's initialiser."""
+    return pb.sample(
+        rng_key,
+        target,
+        "nuts",
+        num_chains=_NUM_CHAINS,
+        num_steps=_NUTS_WARMUP + _NUTS_DRAWS,
+        num_warmup=_NUTS_WARMUP,
+        thinning=1,
+        progress=False,
+    )
 
 
 if __name__ == "__main__":

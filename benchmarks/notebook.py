@@ -88,7 +88,7 @@ def figures_of(result: RunResult, train: pb.Dataset) -> dict[str, Any]:
     draws = next(m.draws for m in result.methods if m.method == "psgld")
     kernel = draws.positions["Dense_0"]["kernel"][:, -1]
     never_inked = (train.images == 0).all(axis=0).ravel()
-    log_density = draws.trace["logdensity"].mean(axis=0)
+    log_density, steps = draws.trace["logdensity"].mean(axis=0), draws.trace_steps
     found["chains"] = {
         "temperature": draws.temperature,
         "first_kernel_shape": list(kernel.shape),
@@ -97,7 +97,9 @@ def figures_of(result: RunResult, train: pb.Dataset) -> dict[str, Any]:
         "never_inked_std": float(kernel[:, never_inked].std()),
         # Stationary chains would keep their level.
         "log_density_over_temperature": {
-            str(stop): float(log_density[stop - 500 : stop].mean() / draws.temperature)
+            str(stop): float(
+                log_density[(steps > stop - 500) & (steps <= stop)].mean() / draws.temperature
+            )
             for stop in range(1_000, 5_001, 1_000)
         },
     }

@@ -69,9 +69,8 @@ def compare_speed(train: pb.Dataset) -> dict[str, Any]:
 
 def chain_runner(train: pb.Dataset) -> Callable[[], float]:
     """The notebook preset's pSGLD through `pb.sample`: returns seconds per step."""
-    preset = find_preset("notebook")
-    method = preset.methods["psgld"]
-    target = pb.LogDensity(pb.LeNet300100(), train, prior_scale=preset.prior_scale)
+    method = find_preset("notebook").methods["psgld"]
+    target = pb.LogDensity(pb.LeNet300100(), train, prior_scale=60**-0.5)
 
     def timed() -> float:
         draws = pb.sample(
@@ -81,7 +80,7 @@ def chain_runner(train: pb.Dataset) -> Callable[[], float]:
             num_chains=method.num_chains,
             num_steps=TIMED_STEPS,
             num_warmup=TIMED_STEPS - 1,
-            batch_size=preset.batch_size,
+            batch_size=1_000,
             shared_minibatches=method.shared_minibatches,
             progress=False,
             **method.settings,

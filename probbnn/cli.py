@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import probbnn as pb
 from probbnn.experiments.customise import customise
 from probbnn.experiments.presets import COMPARISONS, PRESETS, find_comparison, find_preset
+from probbnn.samplers.registry import LINES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments, without the program's name; default: those of the process.
 
     Returns:
-        The exit status: 0, 1 if no method of a run finished, 2 for bad input, 130 if interrupted.
+        The exit status: 0, 1 if no method of a run finished or there is no report, 2 for bad
+        input, 130 if interrupted.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -140,8 +142,8 @@ def _run(arguments: argparse.Namespace) -> int:
         console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():
         print(f"probbnn: {name} failed: {reason}", file=sys.stderr)
-    print(f"written to {out}, with report.html")
-    return 0 if result.methods else 1
+    print(f"written to {out}, {'with' if result.report else 'without'} report.html")
+    return 0 if result.methods and result.report else 1
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -195,8 +197,8 @@ def _console() -> "Console":
 
 
 def _methods(arguments: argparse.Namespace) -> int:
-    for method in pb.METHODS.values():
-        print(f"{method.name:16} {method.backend:8} {method.summary}")
+    for name, line in LINES.items():
+        print(f"{name:16} {line.backend:8} {line.summary}")
     return 0
 
 

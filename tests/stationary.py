@@ -1,9 +1,10 @@
 """What kernels sample, exactly, beside what many independent chains of them do.
 
 A `Target` has closed-form moments at any temperature; an `Entry` is a kernel and, where it is
-linear in its state, its step as a list of `Part`s. From those follows the exact stationary law of
-the *discretised* chain, step size, minibatches without replacement and all, so a wrong factor in a
-kernel, in the estimates of the log density or in the chain runner shows at a tolerance of 1 %:
+linear in its state, its step as a list of `Part`s. From those follows the exact stationary
+distribution of the *discretised* chain, step size, minibatches without replacement and all, so a
+wrong factor in a kernel, in the estimates of the log density or in the chain runner shows at a
+tolerance of 1 %:
 
     for case in CASES:
         check(case.quantities(), case.tolerance, case.allowance)
@@ -325,7 +326,9 @@ def relaxation(entry: Entry, target: Target, temperature: float) -> float:
     # Without the moment of order 0, which is 1 for ever.
     radius = np.abs(np.linalg.eigvals(epoch(entry, target, temperature)[0][1:, 1:])).max()
     if radius >= 1:
-        raise ValueError(f"{entry.name} has no stationary law on {target.name}: radius {radius}")
+        raise ValueError(
+            f"{entry.name} has no stationary distribution on {target.name}: radius {radius}"
+        )
     return -steps_per_epoch(target) / np.log(radius)
 
 

@@ -7,9 +7,10 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_blocks_run(capsys):
+def test_python_blocks_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
@@ -20,6 +21,7 @@ def test_python_blocks_run(capsys):
     assert "gradient noise / T" in printed
     assert names["weights"].shape == (4, 100, 3)
     assert 0 <= names["mala_info"].acceptance_rate <= 1
+    assert (tmp_path / "runs" / "mine" / "report.html").exists()
 
 
 def test_the_diagnostics_of_docs_run(capsys):

@@ -2,14 +2,12 @@
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from probbnn.diagnostics.findings import Findings
 from probbnn.diagnostics.mixing import MAX_RHAT, MIN_ESS, RHATS, Mixing
-
-if TYPE_CHECKING:
-    from probbnn.diagnostics.result import Convergence
 
 __all__ = ["Diagnostic", "describe"]
 
@@ -34,13 +32,13 @@ class Diagnostic(NamedTuple):
 
 # Text and numbers.
 _Result = tuple[str, Mapping[str, object]]
-_ResultOf = Callable[["Convergence"], _Result]
-_DIAGNOSTICS: dict[str, Callable[["Convergence"], Diagnostic]] = {}
+_ResultOf = Callable[[Findings], _Result]
+_DIAGNOSTICS: dict[str, Callable[[Findings], Diagnostic]] = {}
 
 
-def describe(convergence: "Convergence") -> dict[str, Diagnostic]:
+def describe(findings: Findings) -> dict[str, Diagnostic]:
     """Every diagnostic by name, in the order of the report."""
-    return {name: diagnostic(convergence) for name, diagnostic in _DIAGNOSTICS.items()}
+    return {name: diagnostic(findings) for name, diagnostic in _DIAGNOSTICS.items()}
 
 
 def _described(
@@ -48,11 +46,11 @@ def _described(
 ) -> Callable[[_ResultOf], _ResultOf]:
     """Puts the result that the function below returns into the report, with what is said of it.
 
-    ``needs``: what of the `Convergence` it is about, if that is not what it is called.
+    ``needs``: what of the `Findings` it is about, if that is not what it is called.
     """
 
     def add(result_of: _ResultOf) -> _ResultOf:
-        def diagnostic(c: "Convergence") -> Diagnostic:
+        def diagnostic(c: Findings) -> Diagnostic:
             reason = c.missing.get(needs or name)
             result, numbers = result_of(c) if reason is None else (f"unknown: {reason}", {})
             return Diagnostic(title, result, meaning, advice, numbers)
@@ -71,7 +69,7 @@ def _described(
     advice="Run longer until 99 % of the values are at 1.01 or below; if that takes too long, "
     "sample by NUTS or with a larger step as far as the temperature allows.",
 )
-def _function(c: "Convergence") -> _Result:
+def _function(c: Findings) -> _Result:
     assert c.function is not None
     return _of_mixing(c.function)
 
@@ -85,7 +83,7 @@ def _function(c: "Convergence") -> _Result:
     "nearly all that were kept are independent.",
     needs="parameters",
 )
-def _ess(c: "Convergence") -> _Result:
+def _ess(c: Findings) -> _Result:
     assert c.judged is not None
     if not c.judged.num_varying:
         return _of_mixing(c.judged)
@@ -107,7 +105,7 @@ def _ess(c: "Convergence") -> _Result:
     advice="Four times the draws halve it.",
     needs="parameters",
 )
-def _mcse(c: "Convergence") -> _Result:
+def _mcse(c: Findings) -> _Result:
     assert c.judged is not None
     if not c.judged.num_varying:
         return _of_mixing(c.judged)
@@ -123,7 +121,7 @@ def _mcse(c: "Convergence") -> _Result:
     advice="Run longer if it is large; start from more places, or use a cyclical step size, if it "
     "is small and the chains disagree.",
 )
-def _within_chain(c: "Convergence") -> _Result:
+def _within_chain(c: Findings) -> _Result:
     assert c.within_chain is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a chain that never moves: NaN
@@ -140,7 +138,7 @@ def _within_chain(c: "Convergence") -> _Result:
     advice="Lengthen the warm-up until it is at most what one independent draw from each chain "
     "gives.",
 )
-def _nested_rhat(c: "Convergence") -> _Result:
+def _nested_rhat(c: Findings) -> _Result:
     assert c.nested_rhat is not None
     assert c.num_superchains is not None
     size = c.num_chains // c.num_superchains
@@ -167,7 +165,7 @@ def _nested_rhat(c: "Convergence") -> _Result:
     advice="Where it is as large as the uncertainty that you report, that uncertainty depends on "
     "the seed: run longer, or average over more chains.",
 )
-def _disagreement(c: "Convergence") -> _Result:
+def _disagreement(c: Findings) -> _Result:
     assert c.disagreement is not None
     variation, top = c.disagreement
     text = (
@@ -184,7 +182,7 @@ def _disagreement(c: "Convergence") -> _Result:
     "converged, which no R-hat shows.",
     advice="Give each chain its own minibatches and its own random key.",
 )
-def _cross_chain(c: "Convergence") -> _Result:
+def _cross_chain(c: Findings) -> _Result:
     assert c.cross_chain is not None
     correlation, noise = c.cross_chain
     return f"{correlation:.3f} (± {noise:.3f} by chance)", c.cross_chain._asdict()
@@ -197,7 +195,7 @@ def _cross_chain(c: "Convergence") -> _Result:
     "nothing.",
     advice="If it still falls, the prediction gains from a longer run.",
 )
-def _running(c: "Convergence") -> _Result:
+def _running(c: Findings) -> _Result:
     assert c.running is not None
     nll, accuracy, held_out = c.running
     half = len(nll) // 2
@@ -219,7 +217,7 @@ def _running(c: "Convergence") -> _Result:
     "which are there even where hardly a draw was kept, or else at the draws.",
     advice="Above 1.1 the chains are still on their way: lengthen the warm-up.",
 )
-def _drift(c: "Convergence") -> _Result:
+def _drift(c: Findings) -> _Result:
     return f"R-hat within chains {c.drift:.3f}, late in the run", {"rhat": c.drift}
 
 
@@ -231,7 +229,7 @@ def _drift(c: "Convergence") -> _Result:
     "is none of the posterior's.",
     advice="If many k are large, rely on held-out data instead.",
 )
-def _loo(c: "Convergence") -> _Result:
+def _loo(c: Findings) -> _Result:
     assert c.loo is not None
     loo, worst = c.loo, float(c.loo.pareto_k.max())
     num_examples = len(loo.pareto_k)
@@ -258,7 +256,7 @@ def _loo(c: "Convergence") -> _Result:
     "hidden units changes every weight and not the function.",
     advice="Do nothing if the function's values agree.",
 )
-def _parameters(c: "Convergence") -> _Result:
+def _parameters(c: Findings) -> _Result:
     assert c.parameters is not None
     return _of_mixing(c.parameters)
 

@@ -49,7 +49,7 @@ class MismatchError(RuntimeError):
         super().__init__(
             f"{worst} sees another log density than the adapter: values differ by {density:.1e}, "
             f"gradients by {gradient:.1e} (relative, float64), and at most {TOLERANCE:.0e} is "
-            "rounding; a likelihood or prior of your own must agree with its numpyro_distribution, and a "
+            "rounding; what is your own must agree with the NumPyro distribution it gives, and a "
             "module must have no narrower dtype of its own"
         )
         self.equality = equality

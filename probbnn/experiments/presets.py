@@ -27,7 +27,7 @@ __all__ = [
 _DataDir = str | os.PathLike[str] | None
 
 
-class Problem(Protocol):
+class Loader(Protocol):
     """A function that loads the data of an experiment without methods."""
 
     def __call__(self, data_dir: _DataDir = None, *, progress: bool = True) -> Experiment:
@@ -41,14 +41,14 @@ class Preset:
     Attributes:
         name: what the command line calls it.
         summary: one line for a person.
-        problem: makes the experiment, its methods apart.
+        loader: makes the experiment, its methods apart.
         methods: the rows by method name.
-        changes: fields of the `Experiment` that are not what ``problem`` makes them.
+        changes: fields of the `Experiment` that are not what ``loader`` makes them.
     """
 
     name: str
     summary: str
-    problem: Problem
+    loader: Loader
     methods: Mapping[str, MethodRun]
     changes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -66,7 +66,7 @@ class Preset:
             >>> find_preset("digits").load().train
             Dataset('digits', 'train': 1297 images of 8x8x1, 10 classes)
         """
-        experiment = self.problem(data_dir, progress=progress)
+        experiment = self.loader(data_dir, progress=progress)
         own = {"name": self.name, "summary": self.summary, "methods": self.methods}
         return replace(experiment, **own | dict(self.changes))
 
@@ -89,7 +89,7 @@ def find_preset(name: str) -> Preset:
     return PRESETS[one_of(name, PRESETS, "preset")]
 
 
-# The problems. Networks and data are imported when they are asked for: listing the presets must
+# The loaders. Networks and data are imported when they are asked for: listing the presets must
 # not wait for them.
 
 

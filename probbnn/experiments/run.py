@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from probbnn.errors import first_line
 from probbnn.experiments.directory import RunDirectory
 from probbnn.experiments.experiment import Experiment
 from probbnn.experiments.loop import run_methods
@@ -35,6 +36,7 @@ class RunResult:
         methods: results in the order of the experiment, without those that failed.
         metrics: the content of ``metrics.json``.
         failures: method name → one line that says why it failed.
+        report: the page, ``None`` if it could not be written.
     """
 
     experiment: Experiment
@@ -42,6 +44,7 @@ class RunResult:
     methods: list[MethodResult]
     metrics: Mapping[str, Any]
     failures: Mapping[str, str]
+    report: Path | None
 
 
 def run(
@@ -96,5 +99,10 @@ def run(
     from probbnn.report.page import write_report
 
     log("figures and report")
-    write_report([path])
-    return RunResult(setup.experiment, path, results, directory.metrics.to_dict(), failures)
+    try:
+        report = write_report([path])
+    except Exception as error:
+        # The results are on disk by now, and the page is made from them alone.
+        report = None
+        log(f"no report: {first_line(error)}; the results are kept, see `probbnn report {path}`")
+    return RunResult(setup.experiment, path, results, directory.metrics.to_dict(), failures, report)

@@ -109,8 +109,8 @@ class NumPyroPosterior(Posterior):
         """A position drawn from the prior.
 
         Draws of the prior are on the scale of each site and mostly spread wider than the posterior,
-        which is what comparing chains with each other needs; NumPyro's own uniform(−2, 2) knows no
-        scale. Sites with an improper prior start there nevertheless.
+        which is what comparing chains with each other needs; NumPyro's own uniform(−2, 2) has no
+        such scale. Sites with an improper prior start there nevertheless.
         """
         seeded = handlers.seed(self._outside(self._few), rng_key)
         trace = self._trace(handlers.substitute(seeded, substitute_fn=init_to_sample()))

@@ -104,7 +104,7 @@ class Run:
         name: of the directory, with what is before it where another run has the same.
         record: the content of ``run.json``.
         entries: the methods that were planned, in order.
-        problems: what is wrong with it, a line each.
+        notes: what is wrong with it, a line each.
         prefix: what its methods are called by in the company of other runs.
     """
 
@@ -112,7 +112,7 @@ class Run:
     name: str
     record: RunRecord
     entries: Sequence[Entry]
-    problems: Sequence[str]
+    notes: Sequence[str]
     prefix: str
 
     @property
@@ -160,20 +160,18 @@ def _collect(directory: Path, name: str, prefix: str) -> Run:
             found = "a comparison" if (directory / "comparison.json").exists() else "no run"
             kind = f"holds {found}: there is no run.json that can be read"
         raise InputError(f"{directory} {kind}; give a directory that `probbnn run` wrote")
-    problems = []
+    notes = []
     if record.status == "running":
-        problems.append("This run is running: shown are the methods that had finished.")
+        notes.append("This run is running: shown are the methods that had finished.")
     elif record.status != "finished":
-        problems.append(
-            f"This run did not finish ({record.status}): shown are the methods that had."
-        )
+        notes.append(f"This run did not finish ({record.status}): shown are the methods that had.")
     if metrics is None:
-        problems.append("metrics.json cannot be read: there are no metrics and no verdicts.")
+        notes.append("metrics.json cannot be read: there are no metrics and no verdicts.")
         metrics = MetricsRecord()
     draws = directory / "draws.nc"
-    problem = _problem(draws)
-    if problem and metrics.methods:
-        problems.append(f"{problem}: traces, ranks, R-hat and images are missing.")
+    unreadable = _unreadable(draws)
+    if unreadable and metrics.methods:
+        notes.append(f"{unreadable}: traces, ranks, R-hat and images are missing.")
     planned = record.experiment.methods
     entries = []
     for method in dict.fromkeys([*planned, *metrics.methods]):
@@ -188,13 +186,13 @@ def _collect(directory: Path, name: str, prefix: str) -> Run:
                 metrics=measured,
                 failure=metrics.failures.get(method, FailureRecord()),
                 is_finished=method in metrics.methods,
-                draws=None if problem else draws,
+                draws=None if unreadable else draws,
             )
         )
-    return Run(directory, name, record, entries, problems, prefix)
+    return Run(directory, name, record, entries, notes, prefix)
 
 
-def _problem(draws: Path) -> str:
+def _unreadable(draws: Path) -> str:
     if not draws.exists():
         return "There is no draws.nc"
     try:

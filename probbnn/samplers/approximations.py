@@ -68,7 +68,7 @@ class FitInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SVI(Method):
+class SVI(Method, name="svi"):
     """`numpyro.infer.SVI`: a Gaussian fitted to the posterior by maximising the evidence bound.
 
     Attributes:
@@ -82,10 +82,6 @@ class SVI(Method):
         InputError: if a setting is outside its range.
     """
 
-    name = "svi"
-    backend = "numpyro"
-    family = "approximation"
-    summary = "variational inference: independent Gaussians fitted to the posterior"
     guides: ClassVar[dict[str, type[AutoGuide]]] = {
         "normal": AutoNormal,
         "low_rank": AutoLowRankMultivariateNormal,
@@ -155,17 +151,14 @@ class SVI(Method):
 
 
 @dataclass(frozen=True)
-class LowRankSVI(SVI):
+class LowRankSVI(SVI, name="svi_low_rank"):
     """The same settings, for a covariance of diagonal plus low rank."""
-
-    name = "svi_low_rank"
-    summary = "variational inference: a Gaussian of diagonal plus low-rank covariance"
 
     guide: str = "low_rank"
 
 
 @dataclass(frozen=True)
-class Laplace(Method):
+class Laplace(Method, name="laplace"):
     """Laplace approximation by `numpyro.infer.autoguide.AutoLaplaceApproximation`.
 
     A Gaussian around a MAP estimate, whose precision is the Hessian of −log density there. Sources:
@@ -184,11 +177,6 @@ class Laplace(Method):
     Raises:
         InputError: if a setting is outside its range.
     """
-
-    name = "laplace"
-    backend = "numpyro"
-    family = "approximation"
-    summary = "Laplace approximation in the last layer, the others at their MAP estimate"
 
     covariance: str = "last_layer"
     step_size: StepSize = 1e-3
@@ -256,8 +244,8 @@ class Laplace(Method):
             root = family.get_transform(params).scale_tril
             # Where −log density curves down there is no Gaussian, and NumPyro's has no width.
             root = jnp.where(jnp.all(jnp.diag(root) > 0), root, jnp.nan)
-            spent = state.num_gradients + hessian_cost
-            return FitState(state.position, (state.position, root), spent)
+            num_gradients = state.num_gradients + hessian_cost
+            return FitState(state.position, (state.position, root), num_gradients)
 
         def step_fn(rng_key: PRNGKey, state: FitState, _: Batch) -> tuple[FitState, FitInfo]:
             mode, root = state.fit
@@ -270,11 +258,8 @@ class Laplace(Method):
 
 
 @dataclass(frozen=True)
-class DiagonalLaplace(Laplace):
+class DiagonalLaplace(Laplace, name="laplace_diagonal"):
     """The same settings, for the Hessian's diagonal."""
-
-    name = "laplace_diagonal"
-    summary = "Laplace approximation with the diagonal of the Hessian; small targets"
 
     covariance: str = "diagonal"
 

@@ -17,13 +17,13 @@ import optax
 
 from probbnn.errors import InputError, is_positive, one_of
 from probbnn.posterior.base import Posterior
+from probbnn.samplers.registry import LINES, Family
 from probbnn.samplers.schedules import Cyclical
 from probbnn.types import Info, PyTree, State, StepSize
 
 __all__ = [
     "MEAN_LOSS_RATE",
     "ChainMethod",
-    "Family",
     "Kernel",
     "Method",
     "MomentumStepInfo",
@@ -41,9 +41,6 @@ MEAN_LOSS_RATE = 0.02
 
 ChainMethod = Literal["vectorized", "parallel"]
 """How chains run: as one batch, or each in a thread of its own."""
-
-Family = Literal["optimisation", "SG-MCMC", "MCMC", "approximation"]
-"""On minibatches: optimisers and SG-MCMC; on all the data, or a minibatch in the state: MCMC."""
 
 
 class Kernel(NamedTuple):
@@ -117,6 +114,9 @@ class MomentumStepInfo(NamedTuple):
 class Method:
     """Settings of a method, each declared once, as a field of a subclass.
 
+    ``class PSGLD(Method, name="psgld")`` takes backend, family and summary from its line in
+    `probbnn.samplers.registry`; a class that has no line there declares them itself.
+
     Attributes of the class, which say what the method is:
 
     - ``name``: what it is called in `sample` and on the command line;
@@ -138,6 +138,12 @@ class Method:
     default_chains: ClassVar[int] = 4
     default_steps: ClassVar[int] = 5_000
     max_draws: ClassVar[int] = 100
+
+    def __init_subclass__(cls, *, name: str, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        cls.name = name
+        if name in LINES:
+            _, cls.backend, cls.family, cls.summary = LINES[name]
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:

@@ -74,7 +74,7 @@ SGNHTInfo = MomentumStepInfo
 
 
 @dataclass(frozen=True)
-class SGLD(Method):
+class SGLD(Method, name="sgld"):
     """`blackjax.sgld`: θ ← θ + h·g + √(2hT)·ξ, targeting p(θ)^{1/T} as h → 0.
 
     Welling & Teh (2011) write ε = 2h. BlackJAX's kernel returns a bare position; here the
@@ -87,11 +87,6 @@ class SGLD(Method):
     Raises:
         InputError: if a number is outside its range.
     """
-
-    name = "sgld"
-    backend = "blackjax"
-    family = "SG-MCMC"
-    summary = "stochastic gradient Langevin dynamics (Welling & Teh 2011)"
 
     step_size: StepSize | None = None
     temperature: float = 1.0
@@ -142,7 +137,7 @@ def sgld(
 
 
 @dataclass(frozen=True)
-class BlackJAXSGHMC(Method):
+class BlackJAXSGHMC(Method, name="blackjax_sghmc"):
     """`blackjax.sghmc`: momentum drawn from N(0, I), then L steps of Euler's method with friction.
 
         θ ← θ + ε·p         p ← (1 − αε)·p + ε·g + √(2αε)·ξ     (g at the θ before)
@@ -163,11 +158,6 @@ class BlackJAXSGHMC(Method):
     Raises:
         InputError: if the temperature is not 1 or another setting is outside its range.
     """
-
-    name = "blackjax_sghmc"
-    backend = "blackjax"
-    family = "SG-MCMC"
-    summary = "SGHMC with momentum redrawn every L steps: T = L/(L-1) at best, and no other"
 
     step_size: StepSize | None = None
     temperature: float = 1.0
@@ -240,7 +230,7 @@ def sghmc(
 
 
 @dataclass(frozen=True)
-class SGNHT(Method):
+class SGNHT(Method, name="sgnht"):
     """`blackjax.sgnht`: SGHMC whose friction ξ is steered to keep the kinetic temperature at T.
 
         θ ← θ + ε·p     p ← (1 − ξε)·p + ε·g + √(2αεT)·ζ     ξ ← ξ + ε(‖p‖²/d − T)
@@ -263,11 +253,6 @@ class SGNHT(Method):
     Raises:
         InputError: if a number is outside its range.
     """
-
-    name = "sgnht"
-    backend = "blackjax"
-    family = "SG-MCMC"
-    summary = "SGHMC with a Nosé-Hoover thermostat (Ding et al. 2014)"
 
     step_size: StepSize | None = None
     temperature: float = 1.0

@@ -36,7 +36,7 @@ class NumPyroState(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NumPyroNUTS(Method):
+class NumPyroNUTS(Method, name="numpyro_nuts"):
     """`numpyro.infer.NUTS` with its own warm-up: step size and diagonal mass matrix.
 
     Chains start where they are told to, not at uniform(−2, 2).
@@ -49,10 +49,6 @@ class NumPyroNUTS(Method):
         InputError: if a setting is outside its range.
     """
 
-    name = "numpyro_nuts"
-    backend = "numpyro"
-    family = "MCMC"
-    summary = "No-U-Turn sampler on all the data"
     full_data = True
     default_steps = 1_000
     max_draws = 500
@@ -118,7 +114,7 @@ class HMCECSInfo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HMCECS(Method):
+class HMCECS(Method, name="hmcecs"):
     """`numpyro.infer.HMCECS` around NUTS: HMC on a minibatch that is itself a state of the chain.
 
     The log likelihood of all the data is estimated from the minibatch, corrected by a first-order
@@ -138,10 +134,6 @@ class HMCECS(Method):
         InputError: if a setting is outside its range.
     """
 
-    name = "hmcecs"
-    backend = "numpyro"
-    family = "MCMC"
-    summary = "HMC whose minibatch is part of its state (Dang et al. 2019); small targets"
     default_steps = 1_000
     max_draws = 500
 
@@ -189,8 +181,8 @@ class HMCECS(Method):
             mode = self._mode(network, mode_key, position, batch_size)
             center = model.params(mode)
             inner = kernel_around(center).init(init_key, num_warmup, center, (), {})
-            spent = self.map_steps * batch_size + 2.0 * target.data_size
-            return NumPyroState(mode, (center, inner), jnp.asarray(spent, jnp.float32))
+            num_gradients = self.map_steps * batch_size + 2.0 * target.data_size
+            return NumPyroState(mode, (center, inner), jnp.asarray(num_gradients, jnp.float32))
 
         def step_fn(
             rng_key: PRNGKey, state: NumPyroState, _: Any
@@ -202,11 +194,12 @@ class HMCECS(Method):
             inner = kernel.sample(inner._replace(rng_key=rng_key), (), {})
             steps = inner.hmc_state.num_steps * float(batch_size)
             # The minibatch's exchanged block and, once more, its estimate.
-            spent = state.num_gradients + steps + batch_size / self.num_blocks + batch_size
-            info = _info(inner.hmc_state, spent)._asdict()
+            exchange = batch_size / self.num_blocks + batch_size
+            num_gradients = state.num_gradients + steps + exchange
+            info = _info(inner.hmc_state, num_gradients)._asdict()
             del info["tree_depth"]
             return (
-                NumPyroState(model.position(inner.z), (center, inner), spent),
+                NumPyroState(model.position(inner.z), (center, inner), num_gradients),
                 # An estimate; the exact one would cost a pass over the data at every step.
                 HMCECSInfo(**info, acceptance_rate_minibatch=inner.accept_prob),
             )

@@ -71,7 +71,7 @@ def optimizer(
 
 
 @dataclass(frozen=True)
-class MAP(Method):
+class MAP(Method, name="map"):
     """Settings of a point estimate.
 
     Attributes:
@@ -84,10 +84,6 @@ class MAP(Method):
         InputError: if a setting is outside its range.
     """
 
-    name = "map"
-    backend = "optax"
-    family = "optimisation"
-    summary = "point estimate of highest posterior density, by Adam or RMSprop"
     point_estimate = True
     default_chains = 1
 
@@ -115,9 +111,7 @@ class MAP(Method):
 
 
 @dataclass(frozen=True)
-class Ensemble(MAP):
+class Ensemble(MAP, name="ensemble"):
     """The same settings for a deep ensemble."""
 
-    name = "ensemble"
-    summary = "deep ensemble: point estimates from independent starts and minibatches"
     default_chains = 4

@@ -100,7 +100,7 @@ class _Tuning(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MCLMC(Method):
+class MCLMC(Method, name="mclmc"):
     """`blackjax.mclmc`, tuned in warm-up as `blackjax.mclmc_find_L_and_step_size` does.
 
     Microcanonical Langevin dynamics without a Metropolis test: its step size, tuned for a given
@@ -114,10 +114,6 @@ class MCLMC(Method):
         InputError: if ``desired_energy_var`` is not positive.
     """
 
-    name = "mclmc"
-    backend = "blackjax"
-    family = "MCMC"
-    summary = "microcanonical Langevin on all the data, unadjusted (Robnik et al. 2023)"
     full_data = True
     default_steps = 10_000
     max_draws = 500

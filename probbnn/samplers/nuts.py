@@ -79,7 +79,7 @@ class _Tuning(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NUTS(Method):
+class NUTS(Method, name="nuts"):
     """`blackjax.nuts` with Stan's window adaptation of step size and diagonal mass matrix.
 
     Attributes:
@@ -90,10 +90,6 @@ class NUTS(Method):
         InputError: if a setting is outside its range.
     """
 
-    name = "nuts"
-    backend = "blackjax"
-    family = "MCMC"
-    summary = "No-U-Turn sampler on all the data (Hoffman & Gelman 2014)"
     full_data = True
     default_steps = 1_000
     max_draws = 500

@@ -146,7 +146,7 @@ def build_kernel(rms: RMSPreconditioner, gamma: Gamma = None) -> Callable:
 
 
 @dataclass(frozen=True)
-class PSGLD(Method):
+class PSGLD(Method, name="psgld"):
     """Settings of pSGLD.
 
     Attributes:
@@ -163,11 +163,6 @@ class PSGLD(Method):
     Raises:
         InputError: if a number is outside its range.
     """
-
-    name = "psgld"
-    backend = "probbnn"
-    family = "SG-MCMC"
-    summary = "RMS-preconditioned SGLD (Li et al. 2016), preconditioner frozen after warm-up"
 
     step_size: StepSize = 1e-3
     temperature: float = 1.0

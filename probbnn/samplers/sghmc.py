@@ -138,7 +138,7 @@ def build_kernel(friction: float = 0.1, rms: RMSPreconditioner | None = None) ->
 
 
 @dataclass(frozen=True)
-class SGHMC(Method):
+class SGHMC(Method, name="sghmc"):
     """Settings of SGHMC.
 
     Attributes:
@@ -156,11 +156,6 @@ class SGHMC(Method):
     Raises:
         InputError: if a number is outside its range.
     """
-
-    name = "sghmc"
-    backend = "probbnn"
-    family = "SG-MCMC"
-    summary = "SGLD with momentum (Chen et al. 2014), RMS-preconditioned, any temperature"
 
     step_size: StepSize | None = None
     temperature: float = 1.0

@@ -284,8 +284,9 @@ def test_chains_that_share_their_minibatches(digits):
 
 def test_a_chain_that_is_stuck(short):
     tree, measured, _ = short
-    values = tree["posterior_predictive"]["probability"]
+    values = tree["posterior_predictive"]["probability"].copy()
     values[1] = values[1, 0]
+    tree["posterior_predictive"]["probability"] = values
     verdict = pb.judge(pb.diagnose(tree), measured)
     assert (verdict.label, verdict.cause) == ("not converged", "chain 1 is stuck")
 

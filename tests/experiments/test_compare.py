@@ -230,8 +230,8 @@ def test_interrupted_comparison_keeps_what_it_had(diabetes_experiment, tmp_path,
 def test_another_density_stops_the_comparison(diabetes_experiment, tmp_path, monkeypatch, capsys):
     honest = pb.LearnedGaussian.numpyro_distribution
 
-    def doubled(self, outputs):
-        return honest(self, 2 * outputs)
+    def doubled(self, outputs, **own):
+        return honest(self, 2 * outputs, **own)
 
     monkeypatch.setattr(pb.LearnedGaussian, "numpyro_distribution", doubled)
     with pytest.raises(MismatchError, match="NumPyro sees another log density"):

@@ -16,7 +16,6 @@ import probbnn as pb
 from probbnn.experiments import equality
 from probbnn.experiments.equality import MismatchError, check_equality
 from probbnn.posterior.base import Posterior
-from probbnn.samplers import from_numpyro as numpyro_backend
 from probbnn.types import Batch
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -103,7 +102,12 @@ def test_the_one_density_is_that_of_numpy_and_scipy(categorical):
 def test_float64_stays_inside(gaussian):
     check_equality(KEY, gaussian, num_positions=1)
     assert not jax.config.jax_enable_x64
-    assert jnp.zeros(1).dtype == gaussian.inputs.dtype == gaussian.targets.dtype == np.float32
+    assert (
+        jnp.zeros(1).dtype
+        == gaussian.data.inputs.dtype
+        == gaussian.data.targets.dtype
+        == np.float32
+    )
     position = gaussian.init(KEY)
     assert position.dtype == jax.jit(gaussian.logdensity_fn)(position).dtype == np.float32
 
@@ -129,11 +133,11 @@ def test_positions_are_of_the_initialiser_and_of_the_prior(categorical):
 
 
 class Off(pb.Gaussian):
-    """Whose law for NumPyro has another scale, by a relative `off`."""
+    """Whose distribution for NumPyro has another scale, by a relative `off`."""
 
     off = 1e-2
 
-    def numpyro_distribution(self, outputs):
+    def numpyro_distribution(self, outputs, **own):
         return pb.Gaussian(self.scale * (1 + self.off)).numpyro_distribution(outputs)
 
 
@@ -145,30 +149,32 @@ def test_a_likelihood_at_odds_with_its_numpyro_distribution_is_found(targets, of
 
 def scaled_prior(target):
     changed = copy.copy(target)
-    changed.prior_scale = jax.tree.map(lambda scale: 1.001 * scale, target.prior_scale)
-    return changed
+    changed.prior = pb.GaussianPrior(1.001 * target.prior.scale)
+    return pb.to_numpyro(changed)
 
 
 def swapped_leaves(target):
-    """Two leaves of one shape under each other's names."""
-    changed = copy.copy(target)
+    """Two leaves of one shape in each other's place."""
+    model = pb.to_numpyro(target)
+    plain = model._sample_position
 
-    def numpyro_position(sites):
-        swapped = {"Dense_0.bias": sites["Dense_1.bias"], "Dense_1.bias": sites["Dense_0.bias"]}
-        return pb.to_numpyro(target).position({**sites, **swapped})
+    def swapped():
+        position = plain()
+        first, second = position["Dense_0"], position["Dense_1"]
+        return {
+            "Dense_0": {**first, "bias": second["bias"]},
+            "Dense_1": {**second, "bias": first["bias"]},
+        }
 
-    changed.numpyro_position = numpyro_position
-    return changed
+    model._sample_position = swapped
+    return model
 
 
 @pytest.mark.parametrize("change", [scaled_prior, swapped_leaves])
 def test_a_numpyro_model_of_another_posterior_is_found(change, monkeypatch):
     module = pb.MLP(hidden=(4,), num_outputs=4, activation="tanh")
     target = pb.LogDensity(module, (INPUTS, LABELS), prior_scale=0.7)
-    plain = numpyro_backend.sample_posterior
-    monkeypatch.setattr(
-        numpyro_backend, "sample_posterior", lambda target, size: plain(change(target), size)
-    )
+    monkeypatch.setattr(equality, "to_numpyro", change)
     assert disagreement(target) == {"NumPyro"}
 
 

@@ -226,7 +226,6 @@ def test_a_failure_is_on_record(classification, tmp_path, monkeypatch):
         return real(key, setup, name, **rest)
 
     monkeypatch.setattr(method, "sample_method", fails)
-    monkeypatch.setattr(run_module, "_write_figures", lambda *arguments: None)
     wild = replace(SHORT["sgld"], settings={"step_size": 1e8})
     experiment = replace(classification.experiment, methods={**SHORT, "sgld": wild})
     result = pb.run(experiment, tmp_path, progress=False)
@@ -244,18 +243,31 @@ def test_a_failure_is_on_record(classification, tmp_path, monkeypatch):
     assert metrics.failures["sgld"].verdict.label == "diverged"
 
 
-def test_a_run_that_breaks_says_so(classification, tmp_path, monkeypatch):
-    def broken(*arguments):
+def test_results_outlive_a_report_that_cannot_be_written(classification, tmp_path, monkeypatch):
+    def broken(directories):
         raise ValueError("no ink")
 
-    monkeypatch.setattr(run_module, "_write_figures", broken)
+    monkeypatch.setattr("probbnn.report.page.write_report", broken)
     experiment = replace(classification.experiment, methods={"map": SHORT["map"]})
+    lines = []
+    result = pb.run(experiment, tmp_path, progress=False, log=lines.append)
+    assert result.report is None
+    assert lines[-1].startswith("no report: no ink; the results are kept, see `probbnn report /")
+    run = read(RunRecord, tmp_path)
+    assert run.status == "finished"
+    assert run.methods["map"].status == "finished"
+
+
+def test_a_run_that_breaks_says_so(classification, tmp_path, monkeypatch):
+    def broken(*arguments, **settings):
+        raise ValueError("no ink")
+
+    monkeypatch.setattr(run_module, "run_methods", broken)
     with pytest.raises(ValueError, match="no ink"):
-        pb.run(experiment, tmp_path, progress=False)
+        pb.run(classification.experiment, tmp_path, progress=False)
     run = read(RunRecord, tmp_path)
     assert run.status == "failed"
     assert run.seconds > 0
-    assert run.methods["map"].status == "finished"
 
 
 def test_presets_by_name(tmp_path, monkeypatch):
@@ -266,13 +278,3 @@ def test_presets_by_name(tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         pb.run("digits", tmp_path / "out", seed=5, data_dir="here")
     assert asked == [(find_preset("digits"), tmp_path / "out", 5, "here")]
-
-
-def test_labels_of_a_users_own_are_no_paths(classification, tmp_path):
-    result = classification.methods[1]
-    hostile = replace(
-        result.metrics,
-        sets={"test": result.metrics.sets["test"], "../a/b.c": result.metrics.sets["dark"]},
-    )
-    run_module._write_figures(tmp_path, [replace(result, metrics=hostile)])
-    assert "acc-vs-conf-sgld--a-b-c.png" in {p.name for p in (tmp_path / "figures").iterdir()}

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -47,7 +46,7 @@ def test_open_settings_are_filled_in(classes):
     assert planned.is_stepwise
     assert not setup.methods["nuts"].is_stepwise
     assert setup.methods["nuts"].batch_size is None
-    assert setup.record.methods["nuts"].num_steps == pb.METHODS["nuts"].num_steps
+    assert setup.record.methods["nuts"].num_steps == pb.METHODS["nuts"].default_steps
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,7 @@ def test_schedules_on_record(classes):
     assert setup.methods["sgld"].settings["step_size"](0) == pytest.approx(1e-2)
 
 
-class Counts(NamedTuple):
+class Counts(pb.Likelihood):
     """A likelihood that there is no predictive for."""
 
     def log_prob(self, outputs, targets):

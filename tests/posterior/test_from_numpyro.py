@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-import stationary as laws
+import stationary
 from flax import nnx
 from numpy.testing import assert_allclose
 from numpyro import distributions as dist
@@ -480,11 +480,11 @@ def conjugate(x, y):
         numpyro.sample("obs", dist.Normal(x[indices] @ w, 1.0), obs=y[indices])
 
 
-@pytest.mark.parametrize("entry", [laws.SGLD, laws.SGHMC], ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", [stationary.SGLD, stationary.SGHMC], ids=lambda entry: entry.name)
 def test_minibatch_chains_have_the_exact_law_of_conjugate_regression(entry):
     """Ragged minibatches of 2 out of 5 rows: by chance it fails at most 7 times in 10⁶ per moment.
 
-    The data are those of `laws.REGRESSION`, whose closed form holds for the discretised chain.
+    The data are those of `stationary.REGRESSION`, whose closed form is the discretised chain's.
     """
     with jax.enable_x64(False):
         target = pb.from_numpyro(conjugate, CONJUGATE_X, CONJUGATE_Y)
@@ -494,13 +494,13 @@ def test_minibatch_chains_have_the_exact_law_of_conjugate_regression(entry):
             return value, gradient["w"]
 
         ours = replace(
-            laws.REGRESSION,
+            stationary.REGRESSION,
             name="NumPyro regression",
             estimator=estimator,
             inputs=target.data.inputs,
             targets=target.data.targets,
         )
-        laws.check(laws.Case(entry, ours, tolerance=0.02).quantities(), 0.02)
+        stationary.check(stationary.Case(entry, ours, tolerance=0.02).quantities(), 0.02)
 
 
 # What is refused

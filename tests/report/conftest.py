@@ -11,7 +11,6 @@ import pytest
 import xarray as xr
 from pages import HOSTILE, edit
 
-import probbnn.experiments.run
 from probbnn.cli import main
 from probbnn.experiments import presets
 from probbnn.report import figures
@@ -35,11 +34,13 @@ def run_directory(tmp_path_factory):
 
 
 def _run(out):
-    digits = replace(presets.PRESETS["digits"], ood={"rotated": "rotated", "noise": "noise"})
+    digits = presets.PRESETS["digits"]
+    outside = digits.load().ood
+    ood = {kind: outside[kind] for kind in ("rotated", "noise")}
     arguments = ["--method", "map,psgld", "--steps", "60", "--chains", "2", "--out", str(out)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(presets.PRESETS, "digits", replace(digits, curve_points=1))
-        patch.setattr(probbnn.experiments.run, "_write_figures", lambda *_: None)
+        few = replace(digits, changes={"ood": ood, "curve_points": 1})
+        patch.setitem(presets.PRESETS, "digits", few)
         patch.setattr(figures, "save", lambda figure, stem: None)
         jax.config.update("jax_disable_most_optimizations", True)
         assert main(["run", "digits", *arguments]) == 0

@@ -1,8 +1,8 @@
-"""Whole-chain methods on a conjugate linear regression, whose posterior has a closed form.
+"""Full-data samplers and fits on a conjugate linear regression, whose posterior has a closed form.
 
-Runs are from fixed keys. Moments are judged by `laws.check`: 4.5 standard errors, from the spread
-between the chains, fit into each tolerance. By chance a moment fails at most 2 times in 10⁵ with
-100 chains and 4 times in 10⁵ with 50 (Student's t), had a key not been fixed where it passes.
+Runs are from fixed keys. Moments are judged by `stationary.check`: 4.5 standard errors, from the
+spread between the chains, fit into each tolerance. By chance a moment fails at most 2 times in 10⁵
+with 100 chains and 4 times in 10⁵ with 50 (Student's t), had a key not been fixed where it passes.
 """
 
 from functools import cache
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import stationary as laws
+import stationary
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
@@ -32,9 +32,9 @@ X, Y = _data()
 PRECISION = X.T.astype(float) @ X / NOISE**2 + np.eye(2)
 COVARIANCE = np.linalg.inv(PRECISION)  # correlation −0.64
 MODE = COVARIANCE @ X.T.astype(float) @ Y / NOISE**2
-POSTERIOR = laws.Moments(MODE, COVARIANCE)
+POSTERIOR = stationary.Moments(MODE, COVARIANCE)
 # What independent coordinates fit best, and what the Hessian's diagonal says: 0.58 times as wide.
-INDEPENDENT = laws.Moments(MODE, np.diag(1 / np.diag(PRECISION)))
+INDEPENDENT = stationary.Moments(MODE, np.diag(1 / np.diag(PRECISION)))
 
 
 def linear(apply=lambda theta, inputs: inputs @ theta, **settings):
@@ -69,13 +69,13 @@ FITS = {
     "laplace_diagonal": decaying(1_000),
 }
 NUTS = ("nuts", "numpyro_nuts")
-# Method: its law, the tolerance, and how much of a bias it is granted beside it.
-LAWS = {
+# Method: its distribution, the tolerance, and how much of a bias it is granted beside it.
+EXPECTED = {
     "nuts": (POSTERIOR, 0.09, 0.0),
     "numpyro_nuts": (POSTERIOR, 0.09, 0.0),
     # No Metropolis test: its bias at the default energy error is below 1 % here.
     "mclmc": (POSTERIOR, 0.05, 0.01),
-    # Integrating over minibatches of 50 gives a law that is 1.5 % wider.
+    # Integrating over minibatches of 50 gives a distribution that is 1.5 % wider.
     "hmcecs": (POSTERIOR, 0.06, 0.02),
     # One draw of the bound's gradient a step leaves the fit itself a little off.
     "svi": (INDEPENDENT, 0.06, 0.01),
@@ -90,7 +90,7 @@ BY_NAME = [
     pytest.param(name, marks=pytest.mark.slow)
     if name in ("mclmc", "hmcecs", "svi", "laplace_diagonal")
     else name
-    for name in LAWS
+    for name in EXPECTED
 ]
 
 
@@ -129,16 +129,16 @@ def short(target, name, *, num_chains=2, num_steps=24, num_warmup=20, seed=0, **
 
 def test_the_registry_has_no_other_whole_chain_method():
     kernels = {"map", "ensemble", "sgld", "psgld", "sghmc", "blackjax_sghmc", "sgnht"}
-    assert set(pb.METHODS) - kernels == {*MCMC, *FITS} == set(LAWS)
+    assert set(pb.METHODS) - kernels == {*MCMC, *FITS} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_means_and_covariances_are_those_of_the_closed_form(name):
-    law, tolerance, allowance = LAWS[name]
+    law, tolerance, allowance = EXPECTED[name]
     draws = run(name)
     # MCLMC's draws are correlated over some ten steps: all of them, but no more worth for it.
-    sample = laws.Sample(draws.positions[..., 0].astype(float), None, None)
-    laws.check(laws.compare(sample, law), tolerance, allowance)
+    sample = stationary.Sample(draws.positions[..., 0].astype(float), None, None)
+    stationary.check(stationary.compare(sample, law), tolerance, allowance)
     assert draws.temperature == 1.0
 
 
@@ -302,7 +302,7 @@ def test_passes_are_the_gradients_that_were_computed(name, settings, uncounted):
     least, most = uncounted
     # NumPyro is set up with one example in each step of SVI: compiled away where nothing counts it.
     counted = sum(size for size in seen if size > 1)
-    assert least <= counted / NUM_EXAMPLES - passes[-1] <= most
+    assert least - 1e-6 <= counted / NUM_EXAMPLES - passes[-1] <= most
 
 
 @pytest.mark.parametrize("name", NUTS)

@@ -1,4 +1,4 @@
-"""The laws of all kernels, against the exact laws of their discretised chains (see `laws`).
+"""All kernels against the exact stationary distributions of their discretised chains.
 
 Every test is one run from a fixed key; by chance it fails at most 7 times in 10⁶ per moment.
 """
@@ -8,7 +8,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
-import stationary as laws
+import stationary
 from numpy.testing import assert_allclose
 from stationary import (
     ANISOTROPIC,
@@ -55,12 +55,12 @@ def test_variance_is_proportional_to_temperature(entry):
         assert_allclose(slope, 1, atol=0.01)
 
 
-# The exact laws themselves
+# The exact stationary distributions themselves
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
 def test_exact_laws_of_langevin_kernels_have_their_closed_form(temperature):
-    for entry, g in ((SGLD, 1.0), (PSGLD, laws.G)):
+    for entry, g in ((SGLD, 1.0), (PSGLD, stationary.G)):
         h = entry.step_size * g
         law = exact(entry, ANISOTROPIC, temperature)
         variance = temperature / (PRECISION * (1 - h * PRECISION / 2))
@@ -72,7 +72,7 @@ def test_exact_laws_of_langevin_kernels_have_their_closed_form(temperature):
 @pytest.mark.parametrize("target", [ANISOTROPIC, CORRELATED], ids=lambda target: target.name)
 def test_sghmc_has_the_targets_law_at_any_stable_step_size(entry, target):
     """θ has the covariance TΛ⁻¹ and u that of T, up to hGΛ = 4, beyond which there is no law."""
-    root = np.diag(np.sqrt(laws.G if entry is SGHMC_RMS else np.ones(2)))
+    root = np.diag(np.sqrt(stationary.G if entry is SGHMC_RMS else np.ones(2)))
     precision = np.linalg.inv(target.moments(1.0).covariance)
     largest = np.linalg.eigvalsh(root @ precision @ root).max()
     for size in (0.1, 1.0, 3.9):
@@ -81,12 +81,12 @@ def test_sghmc_has_the_targets_law_at_any_stable_step_size(entry, target):
         assert_allclose(law.mean, goal.mean, rtol=1e-9)
         assert_allclose(law.covariance, goal.covariance, rtol=1e-9, atol=1e-12)
         assert_allclose(law.kinetic, 4.0)
-    with pytest.raises(ValueError, match="has no stationary law"):
-        laws.relaxation(replace(entry, step_size=4.1 / largest), target, 4.0)
+    with pytest.raises(ValueError, match="has no stationary distribution"):
+        stationary.relaxation(replace(entry, step_size=4.1 / largest), target, 4.0)
 
 
 def test_an_unstable_kernel_has_no_law():
-    with pytest.raises(ValueError, match="sgld has no stationary law on anisotropic Gaussian"):
+    with pytest.raises(ValueError, match="sgld has no stationary distribution on aniso"):
         Case(replace(SGLD, step_size=0.21), ANISOTROPIC).quantities()
 
 
@@ -101,7 +101,7 @@ def test_an_epoch_of_one_batch_is_a_step_with_all_the_data():
 def test_blackjaxs_sghmc_is_too_wide_however_small_its_steps(length):
     """Its first position update of L uses no gradient: L/(L−1) times the variance as ε → 0."""
     entry = replace(
-        BLACKJAX_SGHMC, step_size=1e-8, parts=lambda h, t: laws.euler(h, t, 0.01, length)
+        BLACKJAX_SGHMC, step_size=1e-8, parts=lambda h, t: stationary.euler(h, t, 0.01, length)
     )
     factor = np.diag(exact(entry, ANISOTROPIC, 1.0).covariance) * PRECISION
     assert_allclose(factor, length / (length - 1), rtol=1e-4)
@@ -133,14 +133,14 @@ def test_noise_gain_is_what_gradient_noise_adds_to_the_temperature(entry):
 # The adaptive preconditioner
 
 
-STRETCHED = laws.gaussian("stretched Gaussian", np.diag([1.0, 100.0]), [0.0, 0.0])
+STRETCHED = stationary.gaussian("stretched Gaussian", np.diag([1.0, 100.0]), [0.0, 0.0])
 
 
 @pytest.mark.parametrize(("decay", "known"), [(0.99, [1.48, 1.12]), (0.9, [1.86, 1.53])])
 def test_adapting_without_gamma_is_biased(decay, known):
     """Variance ratios that a simulation in NumPy gave; here their standard error is 0.014."""
     kernel = pb.psgld(STRETCHED.estimator, 5e-3, decay=decay, damping=1e-5)
-    sample = laws.run(
+    sample = stationary.run(
         kernel,
         STRETCHED,
         [1.0, 0.1],
@@ -149,9 +149,9 @@ def test_adapting_without_gamma_is_biased(decay, known):
         thinning=80,
         num_draws=50,
     )
-    quantities = laws.compare(sample, STRETCHED.moments(1.0))
+    quantities = stationary.compare(sample, STRETCHED.moments(1.0))
     for q, ratio in zip((quantities[2], quantities[4]), known, strict=True):
-        assert q.measured - q.exact > laws.SIGMAS * q.error
+        assert q.measured - q.exact > stationary.SIGMAS * q.error
         assert abs(q.measured / q.exact - ratio) < 0.07
 
 
@@ -159,14 +159,14 @@ def test_a_preconditioner_frozen_after_warm_up_samples_its_exact_law():
     """Each chain froze its own G, so the law of all is a mixture, known from their last states."""
     h, temperature = 0.5, 4.0
     kernel = pb.psgld(ANISOTROPIC.estimator, h, temperature, decay=0.9, freeze_after=30)
-    sample = laws.run(
+    sample = stationary.run(
         kernel, ANISOTROPIC, [0.0, 0.0], num_chains=12_000, num_warmup=200, thinning=2
     )
     g = 2 * np.asarray(jax.vmap(kernel.noise_gain)(sample.state), float)
     assert (g.std(axis=0) > 0.1 * g.mean(axis=0)).all()
     variance = temperature / (PRECISION * (1 - h * g * PRECISION / 2))
-    law = laws.Moments(np.array([3.0, -2.0]), np.diag(variance.mean(axis=0)))
-    check(laws.compare(sample, law), 0.01)
+    law = stationary.Moments(np.array([3.0, -2.0]), np.diag(variance.mean(axis=0)))
+    check(stationary.compare(sample, law), 0.01)
 
 
 # Chains among themselves
@@ -180,7 +180,7 @@ def test_chains_are_correlated_only_by_shared_minibatches(shared):
     """
     temperature, h = 0.01, SGLD.step_size * REGRESSION.pace
     law = exact(SGLD, REGRESSION, temperature)
-    sample = laws.run(
+    sample = stationary.run(
         pb.sgld(REGRESSION.estimator, h, temperature),
         REGRESSION,
         law.mean,
@@ -197,7 +197,7 @@ def test_chains_are_correlated_only_by_shared_minibatches(shared):
     else:
         error = pairs.std() / np.sqrt(len(pairs))
         assert error < 0.005
-        assert abs(pairs.mean()) < laws.SIGMAS * error
+        assert abs(pairs.mean()) < stationary.SIGMAS * error
 
 
 # The harness
@@ -228,9 +228,9 @@ def test_estimates_and_their_errors_are_those_of_independent_samples():
     """Log-gamma variates from NumPy in place of chains: all moments, and errors of 1/√ESS."""
     rng = np.random.default_rng(0)
     x = np.log(rng.gamma([12.0, 24.0], size=(20_000, 10, 2)))
-    sample = laws.Sample(x, (rng.normal(size=(20_000, 10, 2)) ** 2).mean(axis=-1), None)
+    sample = stationary.Sample(x, (rng.normal(size=(20_000, 10, 2)) ** 2).mean(axis=-1), None)
     law = SKEWED.moments(1.0)._replace(kinetic=1.0)
-    quantities = laws.compare(sample, law)
+    quantities = stationary.compare(sample, law)
     check(quantities, 0.02)
     assert [q.name for q in quantities] == [
         *("mean 0", "mean 1", "variance 0", "covariance 0, 1", "variance 1"),
