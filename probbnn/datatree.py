@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from probbnn.data.sources import arrays_of
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
@@ -212,8 +213,6 @@ def _at_held_out(
     target: LogDensity, draws: Draws, held_out: Any, classes: Sequence[str]
 ) -> tuple[_Variables, _Variables]:
     """What each draw says at some held-out examples, and the examples themselves."""
-    from probbnn.posterior.flax import arrays_of
-
     inputs, targets = arrays_of(held_out)
     index = random_subset(len(inputs), _NUM_EXAMPLES)
     inputs, targets = target.check_inputs(inputs[index]), targets[index]

@@ -102,12 +102,8 @@ def test_the_one_density_is_that_of_numpy_and_scipy(categorical):
 def test_float64_stays_inside(gaussian):
     check_equality(KEY, gaussian, num_positions=1)
     assert not jax.config.jax_enable_x64
-    assert (
-        jnp.zeros(1).dtype
-        == gaussian.data.inputs.dtype
-        == gaussian.data.targets.dtype
-        == np.float32
-    )
+    arrays = gaussian.data.inputs, gaussian.data.targets
+    assert {jnp.zeros(1).dtype, *(array.dtype for array in arrays)} == {np.dtype(np.float32)}
     position = gaussian.init(KEY)
     assert position.dtype == jax.jit(gaussian.logdensity_fn)(position).dtype == np.float32
 
