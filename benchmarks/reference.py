@@ -21,7 +21,7 @@ from probbnn.experiments.compare import convergence_of
 from probbnn.experiments.presets import COMPARISONS, find_comparison
 from probbnn.experiments.reference import Reference, fidelity, identity, predictions
 from probbnn.experiments.setup import Setup, prepare
-from probbnn.predictive import outputs_per_draw
+from probbnn.predictive import values_per_draw
 
 _NUM_CHAINS, _NUM_WARMUP = 8, 500
 
@@ -95,7 +95,7 @@ def _chains(draws: pb.Draws, chains: slice) -> pb.Draws:
 
 
 def _convergence(setup: Setup, draws: pb.Draws, label: str) -> dict[str, Any]:
-    _, outputs = outputs_per_draw(setup.target, draws, setup.sets[label].inputs)
+    outputs = values_per_draw(setup.target, draws, setup.sets[label].inputs)
     return convergence_of(outputs.reshape(*outputs.shape[:2], -1)).to_dict()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import probbnn as pb
+from probbnn.errors import requires
 from probbnn.experiments.customise import customise
 from probbnn.experiments.presets import COMPARISONS, PRESETS, find_comparison, find_preset
 from probbnn.samplers.registry import LINES
@@ -147,7 +148,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from probbnn.report.page import write_report
+    with requires("a report", extra="report"):
+        from probbnn.report.page import write_report
 
     print(f"written to {write_report(arguments.directories, arguments.out)}")
     return 0
@@ -189,7 +191,8 @@ def _new_directory(name: str) -> Path:
 
 
 def _console() -> "Console":
-    from rich.console import Console
+    with requires("the command line", extra="report"):
+        from rich.console import Console
 
     console = Console()
     # Rich wraps tables to 80 columns where there is no terminal; a log has no such limit.

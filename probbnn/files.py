@@ -51,8 +51,11 @@ def write_json(path: Path, content: Any) -> None:
 def written_atomically(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to, renamed at the end: nothing is lost on the way."""
     beside = path.with_name(path.name + ".part")
-    yield beside
-    beside.replace(path)
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def plain(value: Any) -> Any:

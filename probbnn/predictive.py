@@ -11,6 +11,7 @@ from probbnn.inference.collectors import Averages, LogMeanExp, Recorded, fold
 from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
+from probbnn.posterior.likelihoods import Summary
 from probbnn.types import Batch
 
 __all__ = [
@@ -47,13 +48,22 @@ def predict(target: LogDensity, draws: Draws, inputs: Any) -> Any:
     parts = [fold(target, Averages(target.summarise, (block,)), draws) for block in _blocks(inputs)]
     mean, variance, num_draws = parts[0]
     if len(parts) > 1:
-        # What belongs to no input, such as the variance of the noise, is the same in all parts.
-        def join(*leaves: np.ndarray) -> np.ndarray:
-            return np.concatenate(leaves) if np.ndim(leaves[0]) else leaves[0]
+        by_input = _is_by_input(target, inputs)
 
-        mean = jax.tree.map(join, *(part[0] for part in parts))
-        variance = jax.tree.map(join, *(part[1] for part in parts))
+        def join(is_by_input: bool, *leaves: np.ndarray) -> np.ndarray:
+            return np.concatenate(leaves) if is_by_input else leaves[0]
+
+        mean = jax.tree.map(join, by_input, *(part[0] for part in parts))
+        variance = jax.tree.map(join, by_input.spread, *(part[1] for part in parts))
     return target.likelihood.predictive(mean, variance, num_draws)
+
+
+def _is_by_input(target: LogDensity, inputs: np.ndarray) -> Summary:
+    """Which arrays of a summary have an axis of the inputs; the variance of a noise has none."""
+    few, more = (
+        jax.eval_shape(target.summarise, inputs[:number], target.shapes) for number in (1, 2)
+    )
+    return jax.tree.map(lambda one, two: one.shape != two.shape, few, more)
 
 
 def log_predictive(target: LogDensity, draws: Draws, inputs: Any, targets: Any) -> np.ndarray:

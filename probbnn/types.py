@@ -81,7 +81,10 @@ class KernelLike(Protocol):
 
 
 class DataSource(Protocol):
-    """Where the examples are. Which ones make a minibatch is independent of where they are."""
+    """Where the examples are. Which ones make a minibatch is independent of where they are.
+
+    A source is a pytree, since compiled programs take it as an argument.
+    """
 
     @property
     def size(self) -> int:

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from helpers import random_draws
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import softmax
 from scipy.stats import entropy
@@ -148,3 +149,22 @@ def test_other_likelihoods_have_no_predictive_yet(classes, draws):
     target = pb.LogDensity(pb.MLP(hidden=(5,), num_outputs=4), classes, likelihood=Flat())
     with pytest.raises(pb.InputError, match="no predictive for a Flat likelihood"):
         pb.predict(target, draws, classes[0])
+
+
+def test_what_belongs_to_no_input_stays_as_it_is_beside_many_inputs(values, monkeypatch):
+    """A noise per output, of as many outputs as there may be inputs in a block."""
+
+    class PerOutput(pb.LearnedGaussian):
+        def summarise(self, outputs, **own):
+            return pb.Summary(
+                jax.numpy.exp(own["log_noise_scale"]) * jax.numpy.arange(2.0), outputs
+            )
+
+        def predictive(self, mean, variance, num_draws):
+            return mean
+
+    monkeypatch.setattr(predictive, "_BLOCK_INPUTS", 2)
+    target = pb.LogDensity(pb.MLP(hidden=(), num_outputs=1), values, likelihood=PerOutput())
+    found = pb.predict(target, random_draws(target), values[0][:5])
+    assert_allclose(found.averaged, [0.0, 1.0])
+    assert found.spread.shape == (5, 1)

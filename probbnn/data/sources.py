@@ -176,6 +176,11 @@ def arrays_of(data: Any) -> tuple[np.ndarray, np.ndarray]:
             f"inputs have shape {inputs.shape} and targets {targets.shape}; they need the same "
             "number of examples, at least one, along the first axis"
         )
-    if not np.issubdtype(inputs.dtype, np.integer) and not np.isfinite(inputs).all():
+    if inputs.dtype.kind not in "biuf" or targets.dtype.kind not in "biuf":
+        raise InputError(
+            f"inputs are {inputs.dtype} and targets {targets.dtype}; both must be numbers: encode "
+            "anything else first"
+        )
+    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
         raise InputError("inputs contain NaN or infinity; remove or impute those examples")
     return inputs, targets

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from probbnn.diagnostics import ranks
+from probbnn.errors import first_line
 from probbnn.experiments.directory import ResultDirectory, beginning
 from probbnn.experiments.equality import MismatchError, check_equality
 from probbnn.experiments.experiment import Experiment
@@ -115,10 +116,14 @@ def compare(
             setup, seed, directory, judged=False, progress=progress, log=log
         )
         directory.note(nuts=directory.pooled_nuts())
-        log("figures")
-        content = directory.record.to_dict()
+    log("tables and figures")
+    content = directory.record.to_dict()
+    try:
         _write_report(path, content, results, setup)
-    return ComparisonResult(setup.experiment, path, results, directory.record.to_dict(), failures)
+    except Exception as error:
+        # The rows are on disk by now.
+        log(f"no tables or figures: {first_line(error)}; the rows are in {path}/comparison.json")
+    return ComparisonResult(setup.experiment, path, results, content, failures)
 
 
 class _ComparisonDirectory(ResultDirectory[ComparisonRecord]):

@@ -10,7 +10,7 @@ from typing import Any
 from probbnn.errors import InputError, is_positive
 from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.presets import Preset
-from probbnn.samplers.registry import find_method
+from probbnn.samplers.registry import LINES, find_method
 
 __all__ = ["customise"]
 
@@ -73,15 +73,15 @@ def customise(
 def _choose(preset: Preset, names: Sequence[str]) -> dict[str, MethodRun]:
     """The named methods: as the preset runs them, or by their defaults."""
     chosen = [find_method(name) for name in names]
-    steps = max(run.num_steps or 0 for run in preset.methods.values())
+    # A step on minibatches and one of a method on all the data, or of a fit, do not compare.
+    steps = max(run.num_steps or 0 for name, run in preset.methods.items() if _is_stepwise(name))
     # Not the bare name: a preset may use it as the label of another row.
     return {
         method.name: preset.methods.get(
             method.name,
             MethodRun(
                 f"{method.backend}-{method.name}",
-                # A step on minibatches and one of a sampler on all the data do not compare.
-                num_steps=None if method.full_data else steps,
+                num_steps=(steps or None) if _is_stepwise(method.name) else None,
             ),
         )
         for method in chosen
@@ -104,6 +104,10 @@ def _customise(
         num_chains=run.num_chains if fixed or num_chains is None else num_chains,
         num_steps=run.num_steps if num_steps is None else num_steps,
     )
+
+
+def _is_stepwise(name: str) -> bool:
+    return LINES[name].family in ("optimisation", "SG-MCMC")
 
 
 def _has_temperature(name: str) -> bool:

@@ -145,6 +145,7 @@ def check_equality(rng_key: jax.Array, target: LogDensity, *, num_positions: int
 def _in_float64(target: LogDensity) -> LogDensity:
     """The same on wider data, so that what a network does to its inputs alone is float64 too."""
     wide = copy.copy(target)
+    wide._control = None  # which is about minibatches, and in float32
     wide.data = jax.tree.map(
         lambda leaf: leaf.astype(float) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
         target.data,

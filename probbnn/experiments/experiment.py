@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from probbnn.data import Dataset, Regression
     from probbnn.posterior.likelihoods import Likelihood
+    from probbnn.posterior.network import Trainable
+    from probbnn.posterior.priors import Prior
 
 __all__ = ["Cosine", "Experiment", "MethodRun"]
 
@@ -74,6 +76,8 @@ class Experiment:
             no class of the network's is taken for -1, which is none of them.
         likelihood: see `LogDensity`; default: `Categorical`.
         prior_scale: σ of the Gaussian prior: one number, or a tree of numbers by layer.
+        prior: any other prior, in place of that one.
+        trainable, variables: see `LogDensity`.
         batch_size: examples per minibatch; default: 1,000, or all if there are fewer.
         summary: one line for a person.
         predictive: what stands for a method with several draws in the figures: for a classifier
@@ -91,6 +95,9 @@ class Experiment:
     ood: Mapping[str, Any] = field(default_factory=dict)
     likelihood: "Likelihood | None" = None
     prior_scale: Any = 1.0
+    prior: "Prior | None" = None
+    trainable: "Trainable | None" = None
+    variables: Mapping[str, Any] | None = None
     batch_size: int | None = None
     summary: str = ""
     predictive: str = ""

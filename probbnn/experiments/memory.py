@@ -4,7 +4,6 @@ import gc
 import threading
 
 import jax
-import psutil
 
 __all__ = ["PeakMemory"]
 
@@ -21,6 +20,8 @@ class PeakMemory:
     def __enter__(self) -> "PeakMemory":
         gc.collect()
         self._device = jax.local_devices()[0]
+        import psutil  # an extra, looked for when a run begins
+
         self._process = psutil.Process()
         self._record_at_start = self._record_of_device()
         self._before = self._highest = self._in_use()

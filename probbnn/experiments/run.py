@@ -72,22 +72,6 @@ def run(
     Raises:
         InputError: if the directory holds anything or cannot be written, data are missing, or
             settings do not fit. Nothing has been computed then, and nothing is left behind.
-
-    Examples:
-        >>> import tempfile, numpy as np, probbnn as pb
-        >>> x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-        >>> train, test = (x[:40], x[:40].argmax(1)), (x[40:], x[40:].argmax(1))
-        >>> mine = pb.Experiment(
-        ...     "mine",
-        ...     pb.MLP(hidden=(4,), num_outputs=3),
-        ...     train,
-        ...     test,
-        ...     methods={"sgld": pb.MethodRun(num_chains=2, num_steps=40)},
-        ... )
-        >>> with tempfile.TemporaryDirectory() as out:
-        ...     result = pb.run(mine, out, progress=False)
-        ...     print(sorted(path.name for path in result.directory.glob("*.*")))
-        ['draws.nc', 'metrics.json', 'report.html', 'report.md', 'run.json']
     """
     if isinstance(experiment, str):
         experiment = find_preset(experiment)

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 
 from probbnn.data.sources import check_batch_size
-from probbnn.errors import InputError, one_of
+from probbnn.errors import InputError, one_of, requires
 from probbnn.experiments.evaluation import Task, task_of
 from probbnn.experiments.examples import Examples
 from probbnn.experiments.experiment import Cosine, Experiment, MethodRun
@@ -19,15 +20,13 @@ from probbnn.experiments.presets import Preset
 from probbnn.experiments.records import ExperimentRecord
 from probbnn.files import claim
 from probbnn.inference.draws import Draws
-from probbnn.inference.sample import sample
+from probbnn.inference.sample import DEFAULT_BATCH_SIZE, sample
 from probbnn.posterior.flax import LogDensity
 from probbnn.predictive import predict
 from probbnn.samplers.base import Method
 from probbnn.samplers.registry import find_method
 
 __all__ = ["PlannedMethod", "Setup", "begin", "prepare", "sample_method"]
-
-_DEFAULT_BATCH_SIZE = 1_000
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,9 @@ class Setup:
             summary=experiment.summary,
             model=_describe_module(experiment.module),
             likelihood=repr(self.target.likelihood),
-            prior_scale=experiment.prior_scale,
+            prior_scale=experiment.prior_scale
+            if experiment.prior is None
+            else repr(experiment.prior),
             batch_size=experiment.batch_size,
             methods={name: planned.run for name, planned in self.methods.items()},
             predictive=experiment.predictive,
@@ -127,6 +128,9 @@ def begin(
         InputError: if seed or directory cannot be used, data are missing, or `prepare` refuses;
             nothing is left behind then.
     """
+    with requires("a run directory", extra="report"):  # now, and not when all is computed
+        for package in ("h5netcdf", "jinja2", "matplotlib", "psutil"):
+            import_module(package)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
     directory = Path(directory)
@@ -160,14 +164,17 @@ def prepare(experiment: Experiment) -> Setup:
         experiment.module,
         experiment.train,
         likelihood=experiment.likelihood,
-        prior_scale=experiment.prior_scale,
+        prior_scale=experiment.prior_scale if experiment.prior is None else None,
+        prior=experiment.prior,
+        trainable=experiment.trainable,
+        variables=experiment.variables,
     )
     for examples in (test, *ood.values()):
         target.check_inputs(examples.inputs)
     target.likelihood.check(target.output_shape, test.targets)
     batch_size = experiment.batch_size
     if batch_size is None:
-        batch_size = min(_DEFAULT_BATCH_SIZE, target.data_size)
+        batch_size = min(DEFAULT_BATCH_SIZE, target.data_size)
     check_batch_size(target.data_size, batch_size)
     methods = {
         name: _plan(target, name, run, batch_size) for name, run in experiment.methods.items()

@@ -222,9 +222,8 @@ def fold(target: Posterior, collector: Collector, draws: Draws) -> Any:
         collector: which may look at draws alone.
         draws: the draws.
     """
-    run = target.program(
-        ("fold", type(collector)), lambda: jax.jit(partial(_fold_block), donate_argnums=1)
-    )
+    # A function of its own for each target, so that what JAX keeps for it goes when that goes.
+    run = target.program("fold", lambda: jax.jit(partial(_fold_block), donate_argnums=1))
     blocks = _blocks(draws)
     carry, number = None, 0
     for block in blocks:

@@ -37,6 +37,7 @@ class Draws:
         settings: the settings that the method ran with.
         seconds: wall time of the steps, compilation apart.
         compile_seconds: wall time of tracing and compilation.
+        collected: what the collectors given to `sample` kept of all its draws, by name.
     """
 
     positions: Position
@@ -51,6 +52,7 @@ class Draws:
     settings: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     compile_seconds: float = 0.0
+    collected: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_chains(self) -> int:

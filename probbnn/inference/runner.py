@@ -11,9 +11,9 @@ and a run goes on from any of its states.
 """
 
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ __all__ = ["DivergenceError", "Run", "RunState", "advance", "finish", "init_run"
 
 # Points of a trace at most.
 _TRACE_POINTS = 1_000
+# Fields of a `RunState` that are on the device: what compiled programs take and give.
+_ON_DEVICE = 6
 # Folded into a chain's key for its start: the number of no step that a run could come to.
 _INIT = 2**32 - 1
 
@@ -52,7 +54,9 @@ class Run:
         shared_minibatches: all chains see the same minibatches.
         chain_method: how chains run: ``"vectorized"``, all as one batch, or ``"parallel"``, each
             in a thread, as many at a time as there are cores for this process.
-        key: of the kernel's compiled programs, which another run with the same key uses again.
+        key: of the kernel's compiled programs, which another run with the same key uses again;
+            default: the kernel itself.
+        more: what the run keeps beside positions and statistics, by name.
     """
 
     target: Posterior
@@ -64,6 +68,7 @@ class Run:
     shared_minibatches: bool = False
     chain_method: ChainMethod = "vectorized"
     key: Hashable = None
+    more: Mapping[str, Collector] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_batch_size(self.target.data_size, self.batch_size)
@@ -81,6 +86,7 @@ class Run:
                 _stride(self),
                 self.kernel.looks_ahead,
             ),
+            **self.more,
         }
 
     def is_finished(self, state: "RunState") -> bool:
@@ -195,7 +201,7 @@ def advance(run: Run, state: RunState) -> RunState:
     count, interval = run.plan.next_chunk(step, state.rate)
     keeps = run.plan.keeps(step + interval)
     adapting = step < run.plan.num_warmup
-    carried = state[:6]
+    carried = state[:_ON_DEVICE]
     arguments = (carried, run.target.data, count, interval, keeps)
     if run.chain_method == "parallel":
         carried, seconds, compile_seconds = _in_threads(run, adapting, arguments)
@@ -245,6 +251,7 @@ def finish(run: Run, state: RunState) -> Draws:
         settings=run.settings,
         seconds=state.seconds,
         compile_seconds=state.compile_seconds,
+        collected={name: collected[name] for name in run.more},
     ).first(num_draws)
 
 
@@ -371,7 +378,7 @@ def _chunk(
     bad = ~over_chains(_all_finite, (0,))(state.positions) & (state.nonfinite_step < 0)
     last = state.clock.step - 1
     nonfinite_step = jnp.where(bad, last, state.nonfinite_step)
-    return tuple(state._replace(nonfinite_step=nonfinite_step))[:6]
+    return tuple(state._replace(nonfinite_step=nonfinite_step))[:_ON_DEVICE]
 
 
 def _all_finite(position: Position) -> jax.Array:
@@ -390,7 +397,7 @@ def _in_threads(
     num_chains = len(carried[-1])
     # What all chains share has no axis of theirs.
     shared = ("clock", "stream") if run.shared_minibatches else ("clock",)
-    is_shared = [name in shared for name in RunState._fields[:6]]
+    is_shared = [name in shared for name in RunState._fields[:_ON_DEVICE]]
 
     def take(carried: tuple[Any, ...], number: jax.Array) -> tuple[Any, ...]:
         return tuple(
@@ -426,7 +433,10 @@ def _compiled(run: Run, part: Hashable, function: Callable, *arguments: Any) -> 
     """The program for arguments like these, and the seconds that it took to compile it now."""
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
-    key = (part, run.key, _stride(run), run.shared_minibatches, structure, shapes)
+    kernel = run.kernel if run.key is None else run.key
+    # A collector is static where it has no arrays, and cannot be a key where it has some.
+    collectors = tuple(run.collectors.items())
+    key = (part, kernel, collectors, run.shared_minibatches, structure, shapes)
     started = time.perf_counter()
     # The large program of a batch of chains works in the memory of the state that it is given.
     donated = (0,) if part in (("chunk", True), ("chunk", False)) else ()

@@ -1,15 +1,16 @@
 """`sample`: one call from a log density to draws, by any method."""
 
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm.auto import tqdm
 
-from probbnn.errors import InputError
+from probbnn.errors import InputError, one_of
 from probbnn.inference.draws import Draws
 from probbnn.inference.plan import Plan
 from probbnn.inference.runner import Run, advance, finish, init_run
@@ -17,11 +18,12 @@ from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import ChainMethod, Kernel, Method
 from probbnn.samplers.registry import find_method
 from probbnn.samplers.schedules import Cyclical
-from probbnn.types import KernelLike, Position, PRNGKey
+from probbnn.types import Collector, KernelLike, Position, PRNGKey
 
-__all__ = ["as_kernel", "sample"]
+__all__ = ["DEFAULT_BATCH_SIZE", "as_kernel", "sample"]
 
-_DEFAULT_BATCH_SIZE = 1_000
+DEFAULT_BATCH_SIZE = 1_000
+"""Examples per minibatch, or all if there are fewer."""
 
 
 def sample(
@@ -39,6 +41,7 @@ def sample(
     initial_positions: Position | None = None,
     callback: Callable[[int, Position], None] | None = None,
     callback_steps: Sequence[int] = (),
+    collectors: Mapping[str, Collector] | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Draws:
@@ -69,6 +72,9 @@ def sample(
         callback: called as ``callback(step, positions)`` after each step in ``callback_steps``
             (counted from 1), positions being on the device with leaves ``(chain, …)``.
         callback_steps: see ``callback``.
+        collectors: what to keep of the draws on the way, beside the draws themselves, by name:
+            such as ``Averages(target.summarise, (inputs,))`` of `probbnn.inference.collectors`,
+            of which `probbnn.predict` makes its predictions. See `Draws.collected`.
         progress: show a progress bar where stderr is a terminal.
         **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
             `Cyclical` step size, draws are kept in its sampling phases alone.
@@ -88,6 +94,15 @@ def sample(
         (2, 100, 1.0)
     """
     known = _find(method, settings)
+    _check_whole(
+        num_chains=num_chains,
+        num_steps=num_steps,
+        num_warmup=num_warmup,
+        thinning=thinning,
+        batch_size=batch_size,
+    )
+    if chain_method is not None:
+        one_of(chain_method, get_args(ChainMethod), "chain_method")
     num_chains = _num_chains(known, num_chains)
     if num_steps is None:
         num_steps = Method.default_steps if known is None else known.default_steps
@@ -99,17 +114,22 @@ def sample(
         num_warmup, thinning = num_steps - 1, 1
     elif num_warmup is None:
         num_warmup = num_steps // 2
-    record["num_warmup"] = num_warmup
     fitted_draws = None if known is None else known.num_fitted_draws
     if fitted_draws is not None:
         # The steps are those of the fit, and each step after them is a draw.
         num_warmup, num_steps, thinning = num_steps, num_steps + fitted_draws, thinning or 1
+    record["num_warmup"] = num_warmup
 
     if known is not None:
         kernel = known.build(target, num_warmup=num_warmup, batch_size=batch_size)
         settings = known.settings(target.data_size)
     else:
         kernel = as_kernel(method)
+    if kernel.full_data and shared_minibatches:
+        raise InputError(
+            "shared_minibatches is True for a method that takes no minibatches from here; leave it "
+            "out"
+        )
     plan = _plan(kernel, known, num_steps, num_warmup, thinning, callback_steps)
     record["thinning"] = plan.thinning
     if known is None or not known.full_data:
@@ -124,7 +144,8 @@ def sample(
         shared_minibatches=shared_minibatches,
         chain_method=chain_method or kernel.chain_method,
         # Equal settings build kernels that do the same.
-        key=(kernel if known is None else known, num_warmup, batch_size),
+        key=(method if known is None else known, num_warmup, batch_size),
+        more={} if collectors is None else collectors,
     )
     init_key, run_key = jax.random.split(rng_key)
     if initial_positions is None:
@@ -161,11 +182,18 @@ def _find(method: str | Method | KernelLike, settings: dict[str, Any]) -> Method
     if isinstance(method, str):
         return find_method(method).of(settings)
     if settings:
+        what = "a method with its settings" if isinstance(method, Method) else "a ready-made kernel"
         raise InputError(
-            f"settings {', '.join(settings)} were given beside a ready-made kernel; give them to "
-            "the kernel"
+            f"settings {', '.join(settings)} were given beside {what}; give them to "
+            f"{'the method' if isinstance(method, Method) else 'the kernel'}"
         )
     return method if isinstance(method, Method) else None
+
+
+def _check_whole(**numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
+            raise InputError(f"{name} is {number!r}; a whole number is expected")
 
 
 def _num_chains(known: Method | None, num_chains: int | None) -> int:
@@ -190,7 +218,7 @@ def _batch_size(
                     f"{name} is {given} for {known.name}, which takes all the data at each step; "
                     "leave it out"
                 )
-    return min(_DEFAULT_BATCH_SIZE, target.data_size) if batch_size is None else batch_size
+    return min(DEFAULT_BATCH_SIZE, target.data_size) if batch_size is None else batch_size
 
 
 def _plan(

@@ -110,6 +110,10 @@ class LogDensity(Posterior):
         self.prior: Prior = GaussianPrior(1.0 if prior_scale is None else prior_scale)
         if prior is not None:
             self.prior = prior
+        if not isinstance(self.prior, Prior):
+            raise InputError(
+                f"prior is {prior!r}; give a Prior such as GaussianPrior(scale), or prior_scale"
+            )
         self.input_shape: tuple[int, ...] = inputs.shape[1:]
         self._input_dtype = inputs.dtype
         self.network = as_network(module, inputs[:1], trainable=trainable, variables=variables)
@@ -119,6 +123,12 @@ class LogDensity(Posterior):
         self.prior.check(network)
         self._prior_start = self.prior.parameters(network)
         self._likelihood_start = self.likelihood.parameters()
+        names = ["network", *self._prior_start, *self._likelihood_start]
+        if len(set(names)) < len(names):
+            raise InputError(
+                f"the parts of a position would be called {', '.join(names)}; the parameters of "
+                "prior and likelihood need names of their own"
+            )
         self.shapes: Position = jax.eval_shape(self.init, jax.random.key(0))
         super().__init__(DeviceArrays(jnp.asarray(inputs), jnp.asarray(targets)))
 

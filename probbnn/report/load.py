@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import xarray as xr
 
-from probbnn.errors import InputError
+from probbnn.errors import InputError, requires
 from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.records import (
     FailureRecord,
@@ -18,6 +17,7 @@ from probbnn.experiments.records import (
     RunRecord,
     read,
 )
+from probbnn.samplers.registry import LINES
 
 __all__ = ["Entry", "Run", "collect", "family_of"]
 
@@ -81,6 +81,8 @@ class Entry:
         """A group of its ArviZ tree, ``None`` if there is none."""
         if self.draws is None:
             return None
+        import h5py
+
         with h5py.File(self.draws) as file:
             if f"{self.name}/{name}" not in file:
                 return None
@@ -196,6 +198,9 @@ def _unreadable(draws: Path) -> str:
     if not draws.exists():
         return "There is no draws.nc"
     try:
+        with requires("a report", extra="report"):
+            import h5py
+
         with h5py.File(draws):
             return ""
     except OSError:
@@ -204,7 +209,4 @@ def _unreadable(draws: Path) -> str:
 
 def family_of(method: str) -> str:
     """The family of a method by its name, ``""`` if it is none of ours."""
-    # Only what is not on record takes the registry.
-    from probbnn.samplers.registry import METHODS
-
-    return METHODS[method].family if method in METHODS else ""
+    return LINES[method].family if method in LINES else ""

@@ -171,8 +171,8 @@ class Laplace(Method, name="laplace"):
             others at their estimates (the last by name, numbers in their natural order, among the
             layers that have a matrix); or ``"diagonal"``, the Hessian's diagonal.
         step_size: learning rate of Adam towards the MAP estimate, or a schedule.
-        num_draws: draws around each estimate; NaN where the Hessian there has no inverse that is
-            a covariance.
+        num_draws: draws around each estimate. Where the Hessian has no inverse that is a
+            covariance they are not finite, and the chain counts as diverged.
 
     Raises:
         InputError: if a setting is outside its range.

@@ -47,7 +47,8 @@ class Kernel(NamedTuple):
     """A sampler of one chain, called as BlackJAX's `SamplingAlgorithm` is.
 
     Attributes:
-        init: ``init(position, rng_key=None) -> state``, a NamedTuple with a ``position``.
+        init: ``init(position, rng_key) -> state``, a NamedTuple with a ``position``; the key may
+            be left out where nothing is drawn.
         step: ``step(rng_key, state, batch) -> (state, info)``, where info is a NamedTuple of
             scalars with at least ``logdensity``.
         adapt: the same for the steps of warm-up; ``None``: `step` serves them too.

@@ -77,6 +77,10 @@ class NumPyroNUTS(Method, name="numpyro_nuts"):
             inner = kernel.init(rng_key, num_warmup, model.params(position), (), {})
             return NumPyroState(position, inner, jnp.zeros((), jnp.float32))
 
+        # NumPyro's kernels know their model from an `init` of their own, which a run that goes on
+        # from a stored state, or whose start was compiled before, would not make.
+        jax.eval_shape(init_fn, jax.eval_shape(target.init, jax.random.key(0)), jax.random.key(0))
+
         def step_fn(rng_key: PRNGKey, state: NumPyroState, _: Any) -> tuple[NumPyroState, HMCInfo]:
             inner = kernel.sample(state.inner._replace(rng_key=rng_key), (), {})
             num_gradients = state.num_gradients + inner.num_steps

@@ -20,8 +20,8 @@ def test_changes_of_the_methods():
 def test_methods_that_the_preset_lacks_run_by_their_defaults():
     chosen = customise(PRESETS["digits"], methods=["sgnht", "nuts", "sgld"]).methods
     assert list(chosen) == ["sgnht", "nuts", "sgld"]
-    # As long as the longest of the preset, unless its steps are of another kind.
-    assert chosen["sgnht"] == MethodRun("blackjax-sgnht", num_steps=40_000)
+    # As long as the longest row of the preset whose steps are of the same kind.
+    assert chosen["sgnht"] == MethodRun("blackjax-sgnht", num_steps=20_000)
     assert chosen["nuts"] == MethodRun("blackjax-nuts")
     assert chosen["sgld"] == PRESETS["digits"].methods["sgld"]
 

@@ -237,3 +237,8 @@ def test_the_report_is_json_and_a_table():
     assert not broken.holds
     assert broken.to_dict()["backends"]["NumPyro"] == {"logdensity": "inf", "gradient": 0.0}
     json.dumps(broken.to_dict(), allow_nan=False)
+
+
+def test_control_variates_play_no_part(gaussian):
+    centered = gaussian.with_control_variates(gaussian.init(KEY))
+    assert check_equality(KEY, centered, num_positions=1).holds

@@ -10,6 +10,7 @@ from blackjax.base import SamplingAlgorithm
 from numpy.testing import assert_array_equal
 
 import probbnn as pb
+from probbnn.inference.collectors import Averages
 from probbnn.samplers.registry import find_method
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -214,6 +215,48 @@ def test_a_second_run_of_equal_shapes_compiles_nothing(classes):
     )
 
 
+def test_other_lengths_on_the_same_target_are_not_cut_to_the_first(classes):
+    """Compiled programs are used again only where the room for draws and trace is the same."""
+    target = pb.LogDensity(pb.MLP(hidden=(5,), num_outputs=4), classes)
+    ten = sample(target, num_steps=20, num_warmup=10)
+    for settings in ({"thinning": 5}, {"thinning": 2}, {"num_steps": 30}):
+        draws = sample(target, **{"num_steps": 20, "num_warmup": 10, **settings})
+        assert draws.num_draws == len(draws.draw_steps)
+        assert draws.trace["logdensity"].shape == (4, len(draws.trace_steps))
+        kernel = draws.positions["Dense_0"]["kernel"]
+        some = draws.draw_steps <= 20
+        same = ten.positions["Dense_0"]["kernel"][:, draws.draw_steps[some] - 11]
+        assert_array_equal(kernel[:, some], same)
+
+
+def test_a_ready_made_kernel_is_compiled_once(classes):
+    target = pb.LogDensity(pb.MLP(hidden=(5,), num_outputs=4), classes)
+    inner = pb.sgld(target.value_and_grad_estimator, 1e-3)
+    kernel = SamplingAlgorithm(lambda position: inner.init(position), inner.step)
+    first, second = (sample(target, kernel) for _ in range(2))
+    assert second.compile_seconds < 0.1 * first.compile_seconds
+    other = sample(target, pb.sgld(target.value_and_grad_estimator, 1e-1))
+    assert (other.positions["Dense_0"]["kernel"] != first.positions["Dense_0"]["kernel"]).any()
+
+
+def test_what_a_collector_keeps_on_the_way_is_what_predict_makes_of_the_draws(classes):
+    target = pb.LogDensity(pb.MLP(hidden=(5,), num_outputs=4), classes)
+    inputs = classes[0][:7]
+    draws = sample(
+        target,
+        num_steps=30,
+        collectors={"mine": Averages(target.summarise, (jnp.asarray(inputs),))},
+    )
+    mean, variance, num_draws = draws.collected["mine"]
+    found = target.likelihood.predictive(mean, variance, num_draws)
+    expected = pb.predict(target, draws, inputs)
+    assert num_draws == draws.num_chains * draws.num_draws
+    for name in ("probs", "votes", "mean_logits_probs", "expected_entropy"):
+        np.testing.assert_allclose(
+            getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6
+        )
+
+
 # Starting positions
 
 
@@ -254,6 +297,9 @@ def test_starting_positions_that_do_not_fit_are_refused(target, change, message)
         ("map", {"temperature": 1.0}, "temperature"),
         ("map", {"num_chains": 3}, "num_chains is 3 for map, one point estimate; use 'ensemble'"),
         ("sgld", {"num_chains": 0}, "num_chains is 0; it must be at least 1"),
+        ("sgld", {"num_steps": 20.0}, "num_steps is 20.0; a whole number is expected"),
+        ("sgld", {"batch_size": True}, "batch_size is True; a whole number is expected"),
+        ("sgld", {"chain_method": "threads"}, "unknown chain_method 'threads'; expected one of ve"),
         ("map", {"num_chains": 0}, "num_chains is 0; it must be at least 1"),
         ("sgld", {"num_steps": 0}, "num_steps is 0"),
         ("map", {"num_steps": 0}, "num_steps is 0"),

@@ -464,3 +464,27 @@ def test_positions_are_checked_against_the_network(target, position):
     wrong = {**position, "Dense_1": {**position["Dense_1"], "bias": jnp.zeros(3)}}
     with pytest.raises(pb.InputError, match=r"\['Dense_1'\]\['bias'\] has shape \(3,\)"):
         target.check_position(wrong)
+
+
+class Scaled(pb.Gaussian):
+    def parameters(self):
+        return {"network": jnp.zeros(())}
+
+
+@pytest.mark.parametrize(
+    ("inputs", "settings", "message"),
+    [
+        (None, {"prior": 0.5}, "prior is 0.5; give a Prior such as"),
+        (None, {"prior": pb.GaussianPrior(), "prior_scale": 2.0}, "prior_scale is 2.0 beside a pr"),
+        (None, {"likelihood": pb.Gaussian}, "give an instance such as Categorical"),
+        (None, {"likelihood": "categorical"}, "likelihood is 'categorical'; give an instance"),
+        (None, {"likelihood": Scaled()}, "called network, network; .* names of their own"),
+        (np.full((23, 3), "a"), {}, "inputs are <U1 and targets .*; both must be numbers"),
+    ],
+)
+def test_parts_that_are_none_are_one_line(values, inputs, settings, message):
+    given = values[0] if inputs is None else inputs, values[1]
+    arguments = {"likelihood": pb.Gaussian(), **settings}
+    with pytest.raises(pb.InputError, match=message) as caught:
+        pb.LogDensity(pb.MLP(hidden=(), num_outputs=1), given, **arguments)
+    assert "\n" not in str(caught.value)

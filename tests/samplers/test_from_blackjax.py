@@ -1,4 +1,4 @@
-"""Outside libraries behind the kernels' contract: their own steps. Their laws: test_laws."""
+"""Outside libraries behind the kernels' contract: their own steps. Their laws: test_stationary."""
 
 import blackjax
 import jax

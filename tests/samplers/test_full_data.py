@@ -127,7 +127,7 @@ def short(target, name, *, num_chains=2, num_steps=24, num_warmup=20, seed=0, **
 # What they sample
 
 
-def test_the_registry_has_no_other_whole_chain_method():
+def test_the_registry_has_no_other_full_data_method_or_fit():
     kernels = {"map", "ensemble", "sgld", "psgld", "sghmc", "blackjax_sghmc", "sgnht"}
     assert set(pb.METHODS) - kernels == {*MCMC, *FITS} == set(EXPECTED)
 
@@ -263,6 +263,14 @@ def test_fits_start_where_they_are_told_to(name):
     assert_allclose(positions, np.broadcast_to(FAR[:, None], positions.shape), atol=1.5)
 
 
+@pytest.mark.parametrize("name", NUTS)
+def test_both_ways_to_map_chains_run_on_one_target(name):
+    target = linear()
+    for chain_method in ("vectorized", "parallel"):
+        draws = short(target, name, chain_method=chain_method)
+        assert draws.num_draws == 4
+
+
 # Passes
 
 
@@ -323,12 +331,13 @@ def test_passes_of_mclmc_are_two_a_step():
 
 def test_passes_of_hmcecs_are_of_its_minibatches():
     """The exchanged block, the estimate and the gradients; before, the MAP estimate and proxy."""
-    draws = run("hmcecs")
+    settings = {"batch_size": 50, "num_blocks": 5, "map_steps": 30, "thinning": 1}
+    draws = short(TARGET, "hmcecs", num_chains=3, num_steps=60, num_warmup=30, **settings)
     steps = draws.sample_stats["n_steps"].sum(axis=0)
-    per_step = 0.5 * steps + 100 * (0.5 + 0.5 / 5)
+    per_step = 0.5 * steps + 3 * (0.5 + 0.5 / 5)
     assert_allclose(np.diff(draws.passes), per_step[1:], rtol=1e-3)
-    start = 100 * (300 * 0.5 + 2)
-    assert draws.passes[0] - start > 200 * 100 * (0.5 + 0.5 + 0.1)
+    start = 3 * (30 * 0.5 + 2)
+    assert draws.passes[0] - start > 30 * 3 * (0.5 + 0.5 + 0.1)
 
 
 def test_passes_of_svi_are_steps_times_batch_over_n():

@@ -178,7 +178,7 @@ def test_gamma_is_zero_once_frozen():
     assert (gamma_of("exact", banana, freeze_after=4) != 0).all()
 
 
-# The law, as far as it is not in test_laws
+# The law, as far as it is not in test_stationary
 
 
 @pytest.mark.parametrize("decay", [0.9, 0.99])

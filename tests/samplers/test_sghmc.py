@@ -1,4 +1,4 @@
-"""SGHMC: its arithmetic against NumPy, its momentum, its preconditioner. Its law: test_laws."""
+"""SGHMC: its arithmetic against NumPy, its momentum, its preconditioner. See test_stationary."""
 
 from functools import partial
 
