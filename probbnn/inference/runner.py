@@ -200,7 +200,8 @@ def advance(run: Run, state: RunState) -> RunState:
     step = int(state.clock.step)
     count, interval = run.plan.next_chunk(step, state.rate)
     keeps = run.plan.keeps(step + interval)
-    adapting = step < run.plan.num_warmup
+    # One program serves all steps of a kernel that has nothing to tune.
+    adapting = run.kernel.adapt is not None and step < run.plan.num_warmup
     carried = state[:_ON_DEVICE]
     arguments = (carried, run.target.data, count, interval, keeps)
     if run.chain_method == "parallel":
@@ -328,7 +329,7 @@ def _chunk(
     The numbers are dynamic, so one compilation serves all chunks. ``over_chains`` maps functions
     of one chain: `jax.vmap`, or nothing where ``carried`` is one chain's.
     """
-    step_chain = (run.kernel.adapt or run.kernel.step) if adapting else run.kernel.step
+    step_chain = run.kernel.adapt if adapting and run.kernel.adapt else run.kernel.step
     collectors = run.collectors
     shared = run.shared_minibatches
 

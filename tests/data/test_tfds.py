@@ -366,7 +366,8 @@ print(train.fingerprint, test.fingerprint)
 """
 
 
-@pytest.mark.parametrize("name", ["mnist", pytest.param("fashion_mnist", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
 def test_published_files_are_downloaded_and_prepared(
     name, originals, prepared_dir, tmp_path, request
 ):

@@ -14,6 +14,8 @@ from probbnn.experiments.experiment import Cosine
 from probbnn.experiments.setup import begin, prepare
 from probbnn.files import plain
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def experiment(classes, **changes):
     mine = pb.Experiment(

@@ -11,6 +11,8 @@ import probbnn as pb
 from probbnn.samplers.mclmc import MCLMC
 from probbnn.samplers.nuts import NUTS
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 SCALES = np.array([0.1, 1.0, 5.0], np.float32)
 
 

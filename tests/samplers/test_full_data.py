@@ -18,6 +18,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import probbnn as pb
 from probbnn.samplers.approximations import _last_layer
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 NUM_EXAMPLES, NOISE = 100, 2.0
 
 

@@ -210,7 +210,7 @@ def slow(*case):
     [
         slow("regression", "sgld", 4_000),
         slow("regression", "psgld", 4_000),
-        ("regression", "sghmc", 4_000),
+        slow("regression", "sghmc", 4_000),
         slow("regression", "sghmc with rms", 4_000),
         slow("regression", "psgld with exact gamma", 2_000),
         slow("classifier", "sgld", 4_000),

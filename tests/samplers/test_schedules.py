@@ -10,6 +10,8 @@ from stationary import skewed
 import probbnn as pb
 from probbnn.samplers.from_blackjax import sgnht
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 FACTORIES = {"sgld": pb.sgld, "psgld": pb.psgld, "sghmc": pb.sghmc, "sgnht": sgnht}
 LENGTHS = [(10, 0.8), (10, 0.64), (7, 0.0), (12, 0.25), (30, 0.1), (100, 0.5), (2, 0.5)]
 
