@@ -235,7 +235,7 @@ FAULTS |= {
     ),
     "one program for all settings": Fault(
         "probbnn/inference/sample.py",
-        "key=(kernel if known is None else known, num_warmup, batch_size)",
+        "key=(method if known is None else known, num_warmup, batch_size)",
         "key=()",
         "tests/inference/test_sample.py -k compiles",
     ),

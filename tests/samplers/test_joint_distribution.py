@@ -20,7 +20,7 @@ import pytest
 from scipy import stats
 
 import probbnn as pb
-from probbnn.data import sources as minibatch
+from probbnn.data.sources import DeviceArrays, init_indices
 
 N, B = 6, 4
 INPUTS = jnp.linspace(-1.5, 1.5, N)[:, None]
@@ -140,7 +140,7 @@ def all_examples(key, step, y):
 
 def from_stream(stream, step, y):
     """The library's epochs, where the last minibatch is ragged."""
-    return minibatch.next_minibatch(stream, step, INPUTS, y)
+    return DeviceArrays(INPUTS, y).next(stream, step)
 
 
 def runner(sampler, next_minibatch, num_steps):
@@ -265,7 +265,7 @@ def ranks(model, sampler, replicas, num_draws, thinning, warmup, seed=0):
     truth, y = draw(keys[0])
     start, _ = draw(keys[1])
     state = jax.vmap(sampler.init)(start)
-    stream = jax.vmap(lambda key: minibatch.init(key, N, B))(keys[2])
+    stream = jax.vmap(lambda key: init_indices(key, N, B))(keys[2])
     true, below = look(truth, y), []
     for i in range(warmup + num_draws):
         state, stream = run(keys[3], state, stream, y, i * thinning)
