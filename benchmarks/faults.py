@@ -219,7 +219,7 @@ FAULTS |= {
         "probbnn/samplers/mclmc.py",
         "state.L,\n                state.step_size,\n            )\n            return _moved",
         "state.step_size,\n                state.L,\n            )\n            return _moved",
-        "tests/samplers/test_full_data.py -k mclmc",
+        "tests/samplers/test_adaptation.py -k step_of_mclmc",
     ),
     "settling forgotten": Fault(
         _RUNNER,

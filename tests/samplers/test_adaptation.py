@@ -99,3 +99,27 @@ def test_mclmc_of_one_parameter_is_one_line(values):
     with pytest.raises(pb.InputError, match="one parameter, and mclmc needs two or more") as caught:
         pb.sample(jax.random.key(0), target, "mclmc", num_steps=100, progress=False)
     assert "\n" not in str(caught.value)
+
+
+def test_a_step_of_mclmc_is_blackjaxs(target):
+    """At an L and a step size that cannot be taken for each other."""
+    kernel = MCLMC().build(target, num_warmup=20, batch_size=40)
+    state = kernel.init(jnp.ones(3), jax.random.key(0))
+    state = state._replace(
+        L=jnp.float32(7.0),
+        step_size=jnp.float32(0.02),
+        inverse_mass_matrix=jnp.array([1.0, 2.0, 3.0]),
+        tuning=(),
+    )
+    expected, info = blackjax.mcmc.mclmc.build_kernel()(
+        rng_key=jax.random.key(1),
+        state=state.integrator,
+        logdensity_fn=target.logdensity_fn,
+        inverse_mass_matrix=state.inverse_mass_matrix,
+        L=state.L,
+        step_size=state.step_size,
+    )
+    found, report = kernel.step(jax.random.key(1), state, None)
+    jax.tree.map(assert_allclose, found.integrator, expected)
+    assert_allclose(report.energy_change, info.energy_change)
+    assert (report.step_size, report.num_gradients) == (state.step_size, 2)
