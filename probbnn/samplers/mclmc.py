@@ -167,8 +167,8 @@ class MCLMC(Method, name="mclmc"):
                 ),
             )
 
-        def step_fn(rng_key: PRNGKey, state: MCLMCState, _: Any) -> tuple[MCLMCState, MCLMCInfo]:
-            integrator, info = kernel(
+        def move(rng_key: PRNGKey, state: MCLMCState) -> tuple[IntegratorState, Any]:
+            return kernel(
                 rng_key,
                 state.integrator,
                 target.logdensity_fn,
@@ -176,18 +176,14 @@ class MCLMC(Method, name="mclmc"):
                 state.L,
                 state.step_size,
             )
+
+        def step_fn(rng_key: PRNGKey, state: MCLMCState, _: Any) -> tuple[MCLMCState, MCLMCInfo]:
+            integrator, info = move(rng_key, state)
             return _moved(state, integrator, info.energy_change)
 
         def adapt_fn(rng_key: PRNGKey, state: MCLMCState, _: Any) -> tuple[MCLMCState, MCLMCInfo]:
             step_key, nan_key = jax.random.split(rng_key)
-            after, info = kernel(
-                step_key,
-                state.integrator,
-                target.logdensity_fn,
-                state.inverse_mass_matrix,
-                state.L,
-                state.step_size,
-            )
+            after, info = move(step_key, state)
             success, integrator, max_step_size, energy_change = handle_nans(
                 state.integrator,
                 after,
