@@ -311,7 +311,10 @@ def _virials(
         return jax.lax.map(virial, positions)
 
     virials = target.program("virials", lambda: jax.jit(of_chain))
-    means = jax.tree.map(lambda leaf: leaf.mean(axis=1), positions)
+    # One chain at a time, since they may be on disk.
+    means = jax.tree.map(
+        lambda leaf: np.stack([leaf[chain].mean(axis=0) for chain in range(num_chains)]), positions
+    )
     index = evenly_spaced(num_draws, draws_per_chain)
     results = []
     for chain in range(num_chains):

@@ -1,29 +1,34 @@
 """`sample`: one call from a log density to draws, by any method."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from probbnn.errors import InputError, one_of
+from probbnn.inference.directory import SamplingDirectory
 from probbnn.inference.draws import Draws
+from probbnn.inference.loop import Observer, Until, run_to_end
 from probbnn.inference.plan import Plan
-from probbnn.inference.runner import Run, advance, finish, init_run
+from probbnn.inference.runner import OnDivergence, Run, block_draws, init_run
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import ChainMethod, Kernel, Method
 from probbnn.samplers.registry import find_method
 from probbnn.samplers.schedules import Cyclical
 from probbnn.types import Collector, KernelLike, Position, PRNGKey
 
-__all__ = ["DEFAULT_BATCH_SIZE", "as_kernel", "sample"]
+__all__ = ["CHECKPOINT_SECONDS", "DEFAULT_BATCH_SIZE", "as_kernel", "prepare", "sample", "starts"]
 
 DEFAULT_BATCH_SIZE = 1_000
 """Examples per minibatch, or all if there are fewer."""
+
+CHECKPOINT_SECONDS = 60.0
+"""From one checkpoint to the next, unless told otherwise."""
 
 
 def sample(
@@ -42,6 +47,12 @@ def sample(
     callback: Callable[[int, Position], None] | None = None,
     callback_steps: Sequence[int] = (),
     collectors: Mapping[str, Collector] | None = None,
+    keep_positions: bool = True,
+    until: Until | None = None,
+    on_divergence: OnDivergence = "stop",
+    out: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    observer: Observer | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Draws:
@@ -75,13 +86,28 @@ def sample(
         collectors: what to keep of the draws on the way, beside the draws themselves, by name:
             such as ``Averages(target.summarise, (inputs,))`` of `probbnn.inference.collectors`,
             of which `probbnn.predict` makes its predictions. See `Draws.collected`.
+        keep_positions: whether to keep the draws themselves; False leaves what the collectors
+            made of them, in memory that does not grow with the run.
+        until: go on until this is satisfied, such as ``pb.converged(budget="30m")``. The first
+            look is after ``num_steps``; each later one after twice as many steps as the one
+            before, at the second half of them, as if the first were warm-up.
+        on_divergence: what to do when some chains, but not all, become non-finite: ``"stop"``, or
+            ``"exclude"`` them from the result, with a warning that names them.
+        out: a directory to write to, which must not exist or be empty: checkpoints, from which
+            `resume` goes on after whatever happens, and the draws, as they come, as Zarr. Their
+            ``positions`` then read from disk what is asked of them.
+        checkpoint_seconds: time from one checkpoint to the next; one is also written at the end
+            of warm-up, at the end, and when SIGINT or SIGTERM stop the run.
+        observer: what describes the chains on their way, beside the progress.
         progress: show a progress bar where stderr is a terminal.
         **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
             `Cyclical` step size, draws are kept in its sampling phases alone.
 
     Raises:
         InputError: if a setting is unknown or does not fit.
-        DivergenceError: when a chain becomes non-finite.
+        DivergenceError: when all chains become non-finite, or one that is to stop the run.
+        Interrupted, Terminated: on SIGINT and SIGTERM, at the end of a chunk of about a second;
+            their ``draws`` are those so far.
 
     Examples:
         >>> import jax, probbnn as pb
@@ -93,6 +119,71 @@ def sample(
         >>> draws.num_chains, draws.num_draws, draws.temperature
         (2, 100, 1.0)
     """
+    run, call = prepare(
+        target,
+        method,
+        settings,
+        num_chains=num_chains,
+        num_steps=num_steps,
+        num_warmup=num_warmup,
+        thinning=thinning,
+        batch_size=batch_size,
+        shared_minibatches=shared_minibatches,
+        chain_method=chain_method,
+        callback_steps=callback_steps,
+        collectors=collectors,
+        keep_positions=keep_positions,
+        until=until,
+        on_divergence=on_divergence,
+        observer=observer,
+    )
+    num_chains = call["num_chains"]
+    init_key, run_key = jax.random.split(rng_key)
+    if initial_positions is None:
+        initial_positions = starts(init_key, target, num_chains)
+    else:
+        _check_positions(target, initial_positions, num_chains)
+    run = replace(run, block=block_draws(initial_positions))
+    directory = None
+    if out is not None:
+        directory = SamplingDirectory.create(out, target, call, run_key, initial_positions)
+        run = replace(run, store=directory.store)
+    return run_to_end(
+        run,
+        init_run(run_key, run, initial_positions),
+        callback=callback,
+        until=until,
+        observer=observer,
+        directory=directory,
+        checkpoint_seconds=checkpoint_seconds,
+        progress=progress,
+    )
+
+
+def prepare(
+    target: Posterior,
+    method: str | Method | KernelLike,
+    settings: dict[str, Any],
+    *,
+    num_chains: int | None = None,
+    num_steps: int | None = None,
+    num_warmup: int | None = None,
+    thinning: int | None = None,
+    batch_size: int | None = None,
+    shared_minibatches: bool = False,
+    chain_method: ChainMethod | None = None,
+    callback_steps: Sequence[int] = (),
+    collectors: Mapping[str, Collector] | None = None,
+    keep_positions: bool = True,
+    until: Until | None = None,
+    on_divergence: OnDivergence = "stop",
+    observer: Observer | None = None,
+) -> tuple[Run, dict[str, Any]]:
+    """The run that `sample` asks for, and the call with nothing left open, for the record.
+
+    Raises:
+        InputError: if a setting is unknown or does not fit.
+    """
     known = _find(method, settings)
     _check_whole(
         num_chains=num_chains,
@@ -103,6 +194,7 @@ def sample(
     )
     if chain_method is not None:
         one_of(chain_method, get_args(ChainMethod), "chain_method")
+    one_of(on_divergence, get_args(OnDivergence), "on_divergence")
     num_chains = _num_chains(known, num_chains)
     if num_steps is None:
         num_steps = Method.default_steps if known is None else known.default_steps
@@ -110,11 +202,18 @@ def sample(
         raise InputError(f"num_steps is {num_steps}; it must be at least 1")
     batch_size = _batch_size(known, target, batch_size, shared_minibatches)
     record = {"num_chains": num_chains, "num_steps": num_steps}
+    call: dict[str, Any] = {**record, "chain_method": chain_method}
+    fitted_draws = None if known is None else known.num_fitted_draws
+    if until is not None and (known is None or not known.is_markov_chain()):
+        what = "a ready-made kernel" if known is None else known.name
+        raise InputError(
+            f"until is given for {what}, whose draws are not known to be a Markov chain's"
+        )
     if known is not None and known.point_estimate:
         num_warmup, thinning = num_steps - 1, 1
     elif num_warmup is None:
         num_warmup = num_steps // 2
-    fitted_draws = None if known is None else known.num_fitted_draws
+    call["num_warmup"] = num_warmup
     if fitted_draws is not None:
         # The steps are those of the fit, and each step after them is a draw.
         num_warmup, num_steps, thinning = num_steps, num_steps + fitted_draws, thinning or 1
@@ -134,6 +233,7 @@ def sample(
     record["thinning"] = plan.thinning
     if known is None or not known.full_data:
         record |= {"batch_size": batch_size, "shared_minibatches": shared_minibatches}
+        call["batch_size"] = batch_size
     run = Run(
         target,
         kernel,
@@ -145,36 +245,24 @@ def sample(
         chain_method=chain_method or kernel.chain_method,
         # Equal settings build kernels that do the same.
         key=(method if known is None else known, num_warmup, batch_size),
-        more={} if collectors is None else collectors,
+        more={
+            **({} if collectors is None else collectors),
+            **({} if observer is None else observer.collectors(target)),
+            **({} if until is None else until.collectors(target)),
+        },
+        keep_positions=keep_positions,
+        on_divergence=on_divergence,
     )
-    init_key, run_key = jax.random.split(rng_key)
-    if initial_positions is None:
-        initial_positions = _starts(init_key, target, num_chains)
-    else:
-        _check_positions(target, initial_positions, num_chains)
-    return _loop(run_key, run, initial_positions, callback, progress)
-
-
-def _loop(
-    rng_key: PRNGKey,
-    run: Run,
-    positions: Position,
-    callback: Callable[[int, Position], None] | None,
-    progress: bool,
-) -> Draws:
-    state = init_run(rng_key, run, positions)
-    # tqdm shows nothing where stderr is no terminal (disable=None).
-    hidden = None if progress else True
-    with tqdm(total=run.plan.num_steps, desc=run.name, unit="step", disable=hidden) as bar:
-        while not run.is_finished(state):
-            before = int(state.clock.step)
-            state = advance(run, state)
-            step = int(state.clock.step)
-            bar.update(step - before)
-            if callback is not None and step in run.plan.stops:
-                # A copy, because the next chunk is given the state's memory.
-                callback(step, jax.tree.map(jnp.copy, state.positions))
-    return finish(run, state)
+    return run, {
+        **call,
+        "thinning": plan.thinning,
+        "shared_minibatches": shared_minibatches,
+        "keep_positions": keep_positions,
+        "on_divergence": on_divergence,
+        "until": None if until is None else str(until),
+        "method": run.name,
+        "settings": None if known is None else known.written(),
+    }
 
 
 def _find(method: str | Method | KernelLike, settings: dict[str, Any]) -> Method | None:
@@ -240,7 +328,8 @@ def _plan(
     return Plan(num_steps, num_warmup, thinning, tuple(phases), tuple(sorted(stops)))
 
 
-def _starts(rng_key: PRNGKey, target: Posterior, num_chains: int) -> Position:
+def starts(rng_key: PRNGKey, target: Posterior, num_chains: int) -> Position:
+    """A start for each chain from the module's own initialiser, leaves ``(chain, …)``."""
     init = target.program("starts", lambda: jax.jit(jax.vmap(target.init)))
     return init(jax.random.split(rng_key, num_chains))
 

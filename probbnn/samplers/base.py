@@ -183,6 +183,12 @@ class Method:
             found["step_size"] = self.default_step_size(data_size)
         return found
 
+    def written(self) -> dict[str, Any] | None:
+        """The settings as JSON has them, ``None`` if one is more than a number or a word."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = all(x is None or isinstance(x, bool | int | float | str) for x in found.values())
+        return found if plain else None
+
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that samples ``target``.
 

@@ -197,7 +197,7 @@ def test_progress_bar_names_the_method_and_counts_steps(target, monkeypatch):
             self.count += count
 
     bars = []
-    monkeypatch.setattr("probbnn.inference.sample.tqdm", Bar)
+    monkeypatch.setattr("probbnn.inference.loop.tqdm", Bar)
     sample(target, progress=True)
     ((bar, total, description, disable),) = bars
     assert (bar.count, total, description, disable) == (6, 6, "sgld", None)
