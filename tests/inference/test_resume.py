@@ -148,7 +148,7 @@ def test_draws_on_disk_predict_and_are_diagnosed_as_in_memory(finished):
     assert_array_equal(pb.predict(TARGET, stored, X).mean, pb.predict(TARGET, held, X).mean)
     meters = [pb.measure_temperature(KEY, TARGET, draws) for draws in (stored, held)]
     assert str(meters[0]) == str(meters[1])
-    trees = [pb.to_datatree(draws, TARGET, held_out=(X, Y)) for draws in (stored, held)]
+    trees = [pb.to_datatree(draws, TARGET) for draws in (stored, held)]
     assert trees[0].equals(trees[1])
 
 
