@@ -17,7 +17,7 @@ import numpy as np
 from probbnn.diagnostics import ranks
 from probbnn.diagnostics.trees import Quantities
 
-__all__ = ["MAX_RHAT", "MIN_ESS", "MIN_SHARE", "RHATS", "Mixing", "mixing_of"]
+__all__ = ["MAX_RHAT", "MIN_ESS", "MIN_SHARE", "RHATS", "Mixing", "mixes", "mixing_of"]
 
 MAX_RHAT = 1.01
 """R-hat up to which a value counts as converged (Vehtari et al., 2021)."""
@@ -27,6 +27,9 @@ MIN_ESS = 400
 
 MIN_SHARE = 0.99
 """Share of the values that must do so."""
+
+# No value may be worse than this, however good the others are.
+_MAX_WORST_RHAT = 1.1
 
 RHATS = (MAX_RHAT, 1.05, 1.1)
 """R-hat thresholds whose shares are reported, from today's strict one to Gelman & Rubin's."""
@@ -154,4 +157,16 @@ def mixing_of(quantities: Quantities) -> Mixing:
         ess_tail=of_varying(ranks.ess_tail),
         mcse=of_varying(ranks.mcse_mean),
         nonfinite=[name for name, ok in zip(names, finite, strict=True) if not ok],
+    )
+
+
+def mixes(mixing: Mixing) -> bool:
+    """Whether nearly all values are well mixed, and none is far from it.
+
+    False where no value ever changes. The rule of `probbnn.judge`, and the only one.
+    """
+    return (
+        mixing.num_varying > 0
+        and mixing.share_converged >= MIN_SHARE
+        and bool(np.nanmax(mixing.rhat) <= _MAX_WORST_RHAT)
     )

@@ -29,7 +29,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from probbnn.diagnostics.mixing import MAX_RHAT, MIN_ESS, MIN_SHARE, Mixing
+from probbnn.diagnostics.mixing import MAX_RHAT, MIN_ESS, MIN_SHARE, Mixing, mixes
 from probbnn.diagnostics.result import Convergence
 from probbnn.diagnostics.temperature import MAX_NOISE, TOLERANCE, TemperatureMeters
 
@@ -44,8 +44,6 @@ _MAX_DRIFT = 1.1
 _MAX_CORRELATION = 0.1
 # Of a chain, in units of the others': one of less is stuck.
 _MIN_SPREAD = 0.2
-# No value may be worse than this, however good the others are.
-_MAX_WORST_RHAT = 1.1
 # Nobody waits for a run that is more times longer.
 _MAX_TIMES = 20
 
@@ -214,7 +212,7 @@ def _no_convergence(
         )
     if not mixing.num_varying:
         return _Finding(label, "nothing ever changes", _CHECK)
-    short = not _mixes(mixing)
+    short = not mixes(mixing)
     if c.spread is not None and (c.spread < _MIN_SPREAD).all():
         return _Finding(label, "no chain moves", _CHECK)
     if short and (stuck := _stuck_chain(c, mixing)):
@@ -238,11 +236,6 @@ def _no_convergence(
             "measure it on more draws; if it stays off, run longer",
         )
     return None
-
-
-def _mixes(mixing: Mixing) -> bool:
-    """Whether nearly all values are well mixed, and none is far from it."""
-    return mixing.share_converged >= MIN_SHARE and np.nanmax(mixing.rhat) <= _MAX_WORST_RHAT
 
 
 def _stuck_chain(c: Convergence, mixing: Mixing) -> str:
