@@ -18,8 +18,8 @@ The first rule that holds decides; the evidence lists all that was found.
    Its cause is the first of: fewer than 4 draws per chain; chains whose spread is under a fifth of
    the others'; divergent trajectories; a chain five standard errors from the others without which
    three quarters of the bad values are good; shared minibatches or chains that move together;
-   chains that agree with themselves and not with each other; at least half of the draws
-   independent, and too few of them; tails alone that are too little visited; a run that is too
+   chains that agree with themselves and not with each other; draws of which at least a third are
+   effective, and too few of them; tails alone that are too little visited; a run that is too
    short; a temperature that is off or unknown.
 4. *converged*: none of these.
 
@@ -230,7 +230,7 @@ def _no_convergence(
         return _Finding(
             label,
             f"too few draws to tell: {c.num_draws} per chain",
-            "keep at least 100 draws per chain, after a warm-up",
+            "keep at least 500 draws per chain, after a warm-up",
         )
     if not mixing.num_varying:
         return _Finding(label, "nothing ever changes", _CHECK)
@@ -312,7 +312,7 @@ def _too_short(c: Convergence, mixing: Mixing) -> tuple[str, str]:
     enough = enough_ess(c.num_chains)
     # Variances of means, and so R-hat − 1, fall as 1/steps.
     times = math.ceil(max(2, 1.2 * enough / ess, (rhat - 1) / (MAX_RHAT - 1)))
-    if ess > c.num_chains * c.num_draws / 2:
+    if ess > c.num_chains * c.num_draws / 3:
         return (
             "too few draws were kept",
             f"{times} times as many steps, and {times * c.num_draws:,} draws of each chain kept",
