@@ -143,7 +143,7 @@ FAULTS |= {
         _MIXING, "MIN_SHARE = 0.99", "MIN_SHARE = 0.95", f"{_LIMITS} 99_percent"
     ),
     "worst R-hat 1.2": Fault(
-        _VERDICT, "_MAX_WORST_RHAT = 1.1", "_MAX_WORST_RHAT = 1.2", f"{_LIMITS} r_hat_above_1_1"
+        _MIXING, "_MAX_WORST_RHAT = 1.1", "_MAX_WORST_RHAT = 1.2", f"{_LIMITS} r_hat_above_1_1"
     ),
     "drift 1.2": Fault(_VERDICT, "_MAX_DRIFT = 1.1", "_MAX_DRIFT = 1.2", f"{_LIMITS} drift"),
     "drift ignored": Fault(_VERDICT, "(not hot or drifting)", "not hot", f"{_LIMITS} drift"),

@@ -30,6 +30,12 @@ DEFAULT_BATCH_SIZE = 1_000
 CHECKPOINT_SECONDS = 60.0
 """From one checkpoint to the next, unless told otherwise."""
 
+# Draws of each chain that are kept unless a thinning is given. Of four chains about 200 are needed
+# for a verdict of converged, were they independent; memory allows large networks fewer.
+_MAX_DRAWS = 500
+_MIN_DRAWS = 100
+_MAX_BYTES = 10**9
+
 
 def sample(
     rng_key: PRNGKey,
@@ -70,8 +76,8 @@ def sample(
         num_warmup: first steps, from which nothing is kept; default half of them. Optimisers
             keep their last step alone, and fits (SVI, Laplace) draw after their last step,
             whatever this says.
-        thinning: steps per kept draw; the default keeps at most 100 draws per chain, 500 of
-            methods on all the data, and all of a fit.
+        thinning: steps per kept draw; the default keeps at most 500 draws per chain, of large
+            networks as many as a gigabyte holds (and 100 at least), and all of a fit.
         batch_size: examples per minibatch; default 1,000, or all if there are fewer. Methods on
             all the data take none.
         shared_minibatches: all chains see the same minibatches. Cheaper, but the chains are
@@ -229,7 +235,8 @@ def prepare(
             "shared_minibatches is True for a method that takes no minibatches from here; leave it "
             "out"
         )
-    plan = _plan(kernel, known, num_steps, num_warmup, thinning, callback_steps)
+    most = _max_draws(target, num_chains)
+    plan = _plan(kernel, most, num_steps, num_warmup, thinning, callback_steps)
     record["thinning"] = plan.thinning
     if known is None or not known.full_data:
         record |= {"batch_size": batch_size, "shared_minibatches": shared_minibatches}
@@ -309,9 +316,16 @@ def _batch_size(
     return min(DEFAULT_BATCH_SIZE, target.data_size) if batch_size is None else batch_size
 
 
+def _max_draws(target: Posterior, num_chains: int) -> int:
+    """Draws of each chain that the default thinning keeps."""
+    shapes = jax.eval_shape(target.init, jax.random.key(0))
+    size = num_chains * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return min(_MAX_DRAWS, max(_MIN_DRAWS, _MAX_BYTES // max(size, 1)))
+
+
 def _plan(
     kernel: Kernel,
-    known: Method | None,
+    max_draws: int,
     num_steps: int,
     num_warmup: int,
     thinning: int | None,
@@ -322,7 +336,6 @@ def _plan(
         phases = tuple(p for p in kernel.step_size.sampling_phases(num_steps) if p[1] > num_warmup)
     if thinning is None:
         # What keeps about as many draws as wanted, and at least one of the longest phase.
-        max_draws = Method.max_draws if known is None else known.max_draws
         lengths = [end - max(start, num_warmup) for start, end in phases] or [1]
         thinning = max(1, min(-(-sum(lengths) // max_draws), max(lengths)))
     return Plan(num_steps, num_warmup, thinning, tuple(phases), tuple(sorted(stops)))
