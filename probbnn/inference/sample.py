@@ -94,9 +94,10 @@ def sample(
             of which `probbnn.predict` makes its predictions. See `Draws.collected`.
         keep_positions: whether to keep the draws themselves; False leaves what the collectors
             made of them, in memory that does not grow with the run.
-        until: go on until this is satisfied, such as ``pb.converged(budget="30m")``. The first
-            look is after ``num_steps``; each later one after twice as many steps as the one
-            before, at the second half of them, as if the first were warm-up.
+        until: go on until this is satisfied: anything with the methods of
+            `probbnn.inference.loop.Until`. The first look is after ``num_steps``; each later one
+            after twice as many steps as the one before, at the second half of them, as if the
+            first were warm-up.
         on_divergence: what to do when some chains, but not all, become non-finite: ``"stop"``, or
             ``"exclude"`` them from the result, with a warning that names them.
         out: a directory to write to, which must not exist or be empty: checkpoints, from which

@@ -34,8 +34,8 @@ def mixing(rhat=1.0, bulk=1_000.0, tail=1_000.0, num_bad=0, bad_rhat=1.02, bad_e
 
 
 def judge(judged=None, given=None, settings=None, **found):
-    """Label and cause for four chains of 500 draws that mix well, but for what is given."""
-    convergence = Convergence(4, 500, parameters=judged or mixing(), **found)
+    """Label and cause for four chains of 1,000 draws that mix well, but for what is given."""
+    convergence = Convergence(4, 1_000, parameters=judged or mixing(), **found)
     verdict = pb.judge(convergence, given or meters(), settings)
     return verdict.label, verdict.cause
 
@@ -147,14 +147,14 @@ def test_chains_move_together_above_a_tenth_and_four_times_what_chance_gives(
 @pytest.mark.parametrize(
     ("num_divergent", "expected"),
     [
-        (2, CONVERGED),
-        (3, ("not converged", "divergent trajectories (3): some of the posterior is left out")),
-        (20, ("not converged", "divergent trajectories (20): some of the posterior is left out")),
-        (21, ("diverged", "divergent trajectories: 21 of 2000")),
+        (4, CONVERGED),
+        (5, ("not converged", "divergent trajectories (5): some of the posterior is left out")),
+        (40, ("not converged", "divergent trajectories (40): some of the posterior is left out")),
+        (41, ("diverged", "divergent trajectories: 41 of 4000")),
     ],
 )
 def test_up_to_a_thousandth_of_the_trajectories_may_diverge(num_divergent, expected):
-    """Of 4 × 500; of more than a hundredth the run has diverged."""
+    """Of 4 × 1,000; of more than a hundredth the run has diverged."""
     assert judge(num_divergent=num_divergent) == expected
 
 

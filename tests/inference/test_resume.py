@@ -318,3 +318,52 @@ def test_without_a_finite_chain_nothing_is_left():
     starts = np.full((2, 3, 1), np.nan, np.float32)
     with pytest.raises(pb.DivergenceError, match="2 of 2 chains"):
         start("psgld", initial_positions=starts, on_divergence="exclude")
+
+
+# Going on until something is reached
+
+
+class Enough:
+    """Satisfied at the third look."""
+
+    def __init__(self):
+        self.looks = []
+
+    def __str__(self):
+        return "three looks"
+
+    def collectors(self, target):
+        return {}
+
+    def describe(self, target, draws):
+        return {}
+
+    def reached(self, target, draws):
+        self.looks.append((int(draws.draw_steps[0]), int(draws.draw_steps[-1]), draws.num_draws))
+        return "looked often enough" if len(self.looks) == 3 else ""
+
+    def spent(self, steps, seconds):
+        return ""
+
+
+def test_each_look_is_at_the_second_half_of_twice_as_many_steps():
+    enough = Enough()
+    draws = start("sghmc", num_steps=20, thinning=1, until=enough)
+    assert enough.looks == [(11, 20, 10), (21, 40, 20), (41, 80, 40)]
+    assert draws.stopped == "looked often enough"
+    long = start("sghmc", num_steps=80, num_warmup=10, thinning=1)
+    assert_array_equal(draws.positions, long.positions[:, -40:])
+
+
+def test_a_run_until_something_is_resumed_with_it(tmp_path):
+    draws = start("sghmc", tmp_path / "run", num_steps=20, until=Enough())
+    with pytest.raises(pb.InputError, match="is a run until three looks"):
+        pb.resume(tmp_path / "run", TARGET)
+    found = pb.resume(tmp_path / "run", TARGET, until=Enough(), progress=False)
+    assert found.stopped == "looked often enough"
+    assert_array_equal(np.asarray(found.positions), np.asarray(draws.positions))
+
+
+def test_until_is_for_markov_chains():
+    with pytest.raises(pb.InputError, match="until is given for map"):
+        pb.sample(KEY, TARGET, "map", until=Enough())
