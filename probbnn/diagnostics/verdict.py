@@ -24,7 +24,7 @@ The first rule that holds decides; the evidence lists all that was found.
 4. *converged*: none of these.
 
 Intervals of layers' temperatures are widened for their number. How often each is said of runs whose
-truth is known is in docs/diagnostics.md.
+truth is known, ``python benchmarks/verdicts.py`` measures.
 
 The values are the function's at the probes, or parameters where a run has no probes. Chains can
 converge to the stationary distribution at a temperature other than 1, which is not the posterior:
