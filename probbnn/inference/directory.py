@@ -3,7 +3,7 @@
 - ``sampling.json``: the call, what identifies the posterior, versions, and how it ended;
 - ``checkpoints/``: the newest two, see `probbnn.inference.checkpoint`;
 - ``draws.zarr``: draws and their statistics, see `probbnn.inference.store`;
-- ``progress.json``: where the run is, for `probbnn watch`;
+- ``progress.json``: where the run is, for whoever watches it;
 - ``lock``: held by the process that is at work.
 """
 
@@ -36,8 +36,6 @@ __all__ = ["Lock", "SamplingDirectory"]
 _FILE = "sampling.json"
 # Of these the draws depend on the version.
 _DECISIVE = ("probbnn", "jax", "jaxlib", "flax", "optax", "blackjax", "numpyro")
-# Parts of a `RunState` that are pytrees on the device.
-_ON_DEVICE = 6
 _NUM_EXAMPLES = 64
 
 
@@ -163,11 +161,11 @@ class SamplingDirectory:
         if changed and not force:
             raise InputError(
                 f"{self.path} was begun with {', '.join(changed)}: its draws would not be those of "
-                "an uninterrupted run; go on all the same with force=True (--force)"
+                "an uninterrupted run; go on all the same with force=True"
             )
 
-    def save(self, run: Run, state: RunState, stopped: str = "", status: str = "running") -> None:
-        """Write a checkpoint; in the background, unless the run has ended."""
+    def save(self, run: Run, state: RunState, stopped: str = "") -> None:
+        """Write a checkpoint in the background; ``stopped``: why the run has ended, if it has."""
         plan = run.plan
         record = {
             "plan": {
@@ -182,10 +180,7 @@ class SamplingDirectory:
             "stopped": stopped,
             "settled": int(state.clock.step) >= plan.num_warmup,
         }
-        self._tell(self._checkpoints.save(state[:_ON_DEVICE], record))
-        if status != "running":
-            self._tell(self._checkpoints.wait())
-            self.end(status)
+        self._tell(self._checkpoints.save(state.on_device, record))
 
     def _tell(self, trouble: str | None) -> None:
         if trouble and trouble not in self._told:
@@ -209,7 +204,7 @@ class SamplingDirectory:
             InputError: if none can be read.
         """
         found = self._checkpoints.newest(
-            lambda record: (settled if record["settled"] else template)[:_ON_DEVICE]
+            lambda record: (settled if record["settled"] else template).on_device
         )
         if found is None:
             return None
@@ -234,7 +229,7 @@ class SamplingDirectory:
             write_json(self.path / "progress.json", {"written": time.time(), **numbers})
 
     def end(self, status: str) -> None:
-        """Put on record how it ended."""
+        """Put on record how it ended, when all checkpoints are written."""
         self.record["status"] = status
         self._tell(self._checkpoints.wait())
         with contextlib.suppress(OSError):  # the checkpoint is what counts

@@ -1,6 +1,5 @@
 """A run from a state to its end: chunk after chunk, watched, saved, and stopped when it is time."""
 
-import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -63,7 +62,8 @@ def run_to_end(
 ) -> Draws:
     """Go on until all steps are taken, or as long as ``until`` says; see `probbnn.sample`."""
     watch = _Watch(run, observer or until, directory, progress)
-    saved = time.monotonic()
+    # The first state is on disk by the first chunk, and that of a resumed run was before.
+    saved, is_saved = time.monotonic(), True
     stopped = ""
     try:
         with deferred() as signal_came, watch:
@@ -78,9 +78,8 @@ def run_to_end(
                         break
                     run, state = _further(run, state)
                     watch.run = run
-                step = int(state.clock.step)
-                before = step
-                state = advance(run, state)
+                before = int(state.clock.step)
+                state, is_saved = advance(run, state), False
                 step = int(state.clock.step)
                 if callback is not None and step in run.plan.stops:
                     # A copy, because the next chunk is given the state's memory.
@@ -94,13 +93,15 @@ def run_to_end(
                     is_due or number or stopped or step == run.plan.num_warmup
                 ):
                     directory.save(run, state)
-                    saved = time.monotonic()
+                    saved, is_saved = time.monotonic(), True
                 if number:
                     raise _stopped_by(number, run, state)
                 if stopped and int(state.clock.num_draws):
                     break
         if directory is not None:
-            directory.save(run, state, stopped=stopped, status="finished")
+            if stopped or not is_saved:
+                directory.save(run, state, stopped)
+            directory.end("finished")
     except BaseException as error:
         if directory is not None:
             directory.end(_status(error))
@@ -128,7 +129,7 @@ def _status(error: BaseException) -> str:
 def _further(run: Run, state: RunState) -> tuple[Run, RunState]:
     """Twice as many steps, of which the second half is kept."""
     done = run.plan.num_steps
-    plan = dataclasses.replace(run.plan, num_steps=2 * done, phases=((done, 2 * done),))
+    plan = replace(run.plan, num_steps=2 * done, phases=((done, 2 * done),))
     run = replace(run, plan=plan)
     return run, restart(run, state)
 
@@ -141,7 +142,7 @@ def _stopped_by(number: int, run: Run, state: RunState) -> BaseException:
 
 
 class _Watch:
-    """The progress bar, and the file that `probbnn watch` reads."""
+    """The progress bar, and the file that says where the run is."""
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from probbnn.inference.draws import Draws
 from probbnn.inference.loop import Observer, Until, run_to_end
 from probbnn.inference.plan import Plan
 from probbnn.inference.runner import Run, RunState, block_draws, init_run, like_settled, restart
-from probbnn.inference.sample import CHECKPOINT_SECONDS, prepare, starts
+from probbnn.inference.sample import CHECKPOINT_SECONDS, CUSTOM_KERNEL, prepare, starts
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import Method
 from probbnn.samplers.registry import find_method
@@ -140,7 +140,7 @@ def _method(
                 "or a kernel of your own; give it again as method=…"
             )
         return find_method(name)(**settings)
-    if (given.name if isinstance(given, Method) else "custom kernel") != name:
+    if (given.name if isinstance(given, Method) else CUSTOM_KERNEL) != name:
         raise InputError(f"{home.path} was begun with {name}; give the same method, or none")
     if isinstance(given, Method) and given.written() != settings:
         now = given.written() or {}
@@ -178,7 +178,7 @@ def _longer(
     old = run.plan
     total = old.num_steps + more_steps
     schedule = run.kernel.step_size
-    method = find_method(run.name) if run.name != "custom kernel" else None
+    method = find_method(run.name) if run.name != CUSTOM_KERNEL else None
     if method is not None and method.family == "approximation":
         raise InputError(
             f"{home.path}: {run.name} draws after its fit, and a longer fit is another run; start "
@@ -195,7 +195,7 @@ def _longer(
         return replace(run, plan=plan), restart(run, state)
     phases = old.phases or ()
     if isinstance(schedule, Cyclical):
-        phases = tuple(p for p in schedule.sampling_phases(total) if p[1] > old.num_warmup)
+        phases = tuple(schedule.sampling_phases(total))
     elif phases:
         phases = (*phases[:-1], (phases[-1][0], total))
     plan = replace(old, num_steps=total, phases=phases)

@@ -144,6 +144,11 @@ class RunState(NamedTuple):
     compile_seconds: float = 0.0
 
     @property
+    def on_device(self) -> tuple[Any, ...]:
+        """The parts that compiled programs take and give, and that a checkpoint keeps."""
+        return self[:_ON_DEVICE]
+
+    @property
     def positions(self) -> Position:
         """Where the chains are, leaves of shape ``(chain, …)``."""
         return self.kernel.position
@@ -229,7 +234,7 @@ def advance(run: Run, state: RunState) -> RunState:
         count = min(count, run.block - before["positions"] % run.block)
     # One program serves all steps of a kernel that has nothing to tune.
     adapting = run.kernel.adapt is not None and step < run.plan.num_warmup
-    carried = state[:_ON_DEVICE]
+    carried = state.on_device
     arguments = (carried, run.target.data, count, interval, keeps)
     if run.chain_method == "parallel":
         carried, seconds, compile_seconds = _in_threads(run, adapting, arguments)
@@ -286,20 +291,15 @@ def _divergence(run: Run, state: RunState) -> DivergenceError:
 
 def _finish(run: Run, state: RunState, chains: Sequence[int]) -> Draws:
     num_draws, num_chains = int(state.clock.num_draws), len(state.rng_key)
+    where = np.asarray(chains)
     for name, ready in _complete(state).items():
         _store(run, state, name, _whole(run, ready), num_draws)
-    everyone = range(num_chains)
-    gradients = None
-    stats = dict(run.store.read("statistics", num_draws, everyone))
-    if "num_gradients" in stats:
-        gradients = np.asarray(stats.pop("num_gradients"))
-    stats = {name: np.asarray(values)[list(chains)] for name, values in stats.items()}
-    where = list(chains)
-    collectors = run.collectors
+    # Of all chains, since what was computed counts whatever became of it.
+    stats = dict(run.store.read("statistics", num_draws, range(num_chains)))
+    gradients = stats.pop("num_gradients", None)
     collected = {
-        name: collectors[name].finish(jax.tree.map(lambda x: x[jnp.asarray(where)], carry))
-        for name, carry in state.collected.items()
-        if name == "trace" or name in run.more
+        name: run.collectors[name].finish(jax.tree.map(lambda x: x[where], state.collected[name]))
+        for name in ("trace", *run.more)
     }
     steps, trace = collected["trace"]
     trace.pop("num_gradients", None)
@@ -313,7 +313,7 @@ def _finish(run: Run, state: RunState, chains: Sequence[int]) -> Draws:
         method=run.name,
         temperature=run.kernel.temperature,
         passes=_passes(run, gradients, num_chains, num_draws),
-        sample_stats=stats,
+        sample_stats={name: np.asarray(values)[where] for name, values in stats.items()},
         trace=trace,
         trace_steps=1 + steps,
         draw_steps=run.plan.draw_steps[:num_draws],
@@ -322,7 +322,7 @@ def _finish(run: Run, state: RunState, chains: Sequence[int]) -> Draws:
         seconds=state.seconds,
         compile_seconds=state.compile_seconds,
         collected={name: collected[name] for name in run.more},
-        excluded={c: int(nonfinite[c]) for c in everyone if c not in where},
+        excluded={c: int(nonfinite[c]) for c in range(num_chains) if c not in where},
     )
 
 
@@ -347,12 +347,11 @@ def _store(run: Run, state: RunState, name: str, start: int, stop: int) -> None:
     run.store.write(name, start, jax.tree.map(lambda leaf: leaf[:, rows], buffer))
 
 
-def _passes(
-    run: Run, counted: np.ndarray | None, num_chains: int, num_draws: int
-) -> np.ndarray | None:
+def _passes(run: Run, counted: Any, num_chains: int, num_draws: int) -> np.ndarray | None:
     """Passes over the data up to each draw, of all chains."""
     data_size, kernel = run.target.data_size, run.kernel
     if counted is not None:
+        counted = np.asarray(counted)
         examples = kernel.examples_per_gradient or run.batch_size
         return counted.sum(axis=0, dtype=float) * (examples / data_size)
     if kernel.gradients_per_step is None:
@@ -480,7 +479,7 @@ def _chunk(
     bad = ~over_chains(_all_finite, (0,))(state.positions) & (state.nonfinite_step < 0)
     last = state.clock.step - 1
     nonfinite_step = jnp.where(bad, last, state.nonfinite_step)
-    return tuple(state._replace(nonfinite_step=nonfinite_step))[:_ON_DEVICE]
+    return state._replace(nonfinite_step=nonfinite_step).on_device
 
 
 def _all_finite(position: Position) -> jax.Array:

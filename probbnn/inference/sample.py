@@ -22,7 +22,18 @@ from probbnn.samplers.registry import find_method
 from probbnn.samplers.schedules import Cyclical
 from probbnn.types import Collector, KernelLike, Position, PRNGKey
 
-__all__ = ["CHECKPOINT_SECONDS", "DEFAULT_BATCH_SIZE", "as_kernel", "prepare", "sample", "starts"]
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "CUSTOM_KERNEL",
+    "DEFAULT_BATCH_SIZE",
+    "as_kernel",
+    "prepare",
+    "sample",
+    "starts",
+]
+
+CUSTOM_KERNEL = "custom kernel"
+"""What a ready-made kernel is called, which has no name."""
 
 DEFAULT_BATCH_SIZE = 1_000
 """Examples per minibatch, or all if there are fewer."""
@@ -247,7 +258,7 @@ def prepare(
         kernel,
         plan,
         batch_size=batch_size,
-        name="custom kernel" if known is None else known.name,
+        name=CUSTOM_KERNEL if known is None else known.name,
         settings={**record, **settings},
         shared_minibatches=shared_minibatches,
         chain_method=chain_method or kernel.chain_method,
