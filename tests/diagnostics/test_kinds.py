@@ -175,7 +175,7 @@ def test_independent_draws_are_too_few_until_the_advice_is_followed(num_chains, 
 @pytest.mark.parametrize("tau", [3.0, 30.0])
 @pytest.mark.parametrize("num_draws", [100, 500])
 def test_a_run_that_is_too_short_has_converged_where_the_advice_was_followed(tau, num_draws):
-    """Chains that forget in so many of 500 steps; 20 seeds each are in docs/diagnostics.md."""
+    """Chains that forget in so many of 500 steps; benchmarks/verdicts.py takes 20 seeds each."""
 
     def run(times, draws, seed):
         return autoregressive(np.exp(-times * 500 / draws / tau), 4, draws, 50, seed)
@@ -215,7 +215,7 @@ def test_the_defaults_of_sample_keep_draws_that_can_converge(linear_regression):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_chain_is_named_where_chance_sets_one_apart(seed):
-    """In 40 seeds each of independent and slow chains of many kinds none was."""
+    """Independent and slow chains of many kinds, of fixed seeds."""
     mode = normal(seed, 4, 500, 1) > 0
     for t in range(1, 500):
         stays = np.random.default_rng([seed, t]).random(4) > 0.02
@@ -254,7 +254,7 @@ def test_three_values_of_400_that_jump_between_modes_are_three_too_many():
 
 
 def test_independent_draws_of_1400_values_are_far_from_the_floor():
-    """In 200 seeds none was below it (docs/diagnostics.md)."""
+    """benchmarks/verdicts.py takes 200 seeds."""
     found = pb.diagnose(as_tree(normal(0, 4, 500, 1_400))).parameters
     assert found.rhat.max() < 1.02
     assert found.ess.min() > 1_000
