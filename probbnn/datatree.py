@@ -1,28 +1,19 @@
 """Draws as an ArviZ tree: what they are, what they predict, and the data beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from probbnn.data.sources import arrays_of
-from probbnn.errors import InputError
+from probbnn.follow import Follow, Followed, parameter_names
 from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
-from probbnn.predictive import logdensities, loglikelihoods, logpriors, values_per_draw
-from probbnn.subsample import random_subset
-from probbnn.tree import layers, leaf_names
-from probbnn.types import Batch, Position
+from probbnn.types import Position
 
 __all__ = ["to_datatree"]
-
-# What the tree keeps at most, so that it stays small for any network and data.
-_NUM_WEIGHTS = 32
-_NUM_EXAMPLES = 500
 
 
 def to_datatree(
@@ -70,31 +61,48 @@ def to_datatree(
         InputError: if there are probes or held-out data and no network to evaluate there, or
             they are not like the data.
     """
+    follow = Follow.of(target, probes, held_out)
+    return tree_of(follow, follow.along(draws), draws, meters)
+
+
+def tree_of(
+    follow: Follow, followed: Followed, draws: Draws, meters: "_Meters | None" = None
+) -> xr.DataTree:
+    """The tree of what was followed.
+
+    Args:
+        follow: what was followed, and where.
+        followed: what it was; of a group that was looked at less often, ``draw`` has its draws.
+        draws: statistics and trace of all draws; their ``positions`` say no more than the shapes.
+        meters: what `measure_temperature` returned for the draws that are followed.
+    """
     chains = {"chain": ("chain", np.arange(draws.num_chains))}
-    of_draws = chains | {"draw": ("draw", np.arange(draws.num_draws))}
-    posterior = of_draws | _parameters(draws.positions)
-    groups = {"sample_stats": of_draws | _statistics(draws)}
+    numbers = followed["parameters"].numbers
+    of_draws = chains | {"draw": ("draw", numbers)}
+    posterior = of_draws | _parameters(followed["parameters"].values, draws.positions)
+    groups = {"sample_stats": of_draws | _statistics(draws, numbers)}
     if meters is not None:
         measured: _Variables = {k: (_DRAWS, v) for k, v in meters.sample_stats.items()}
         groups["sample_stats"] |= measured
     if draws.trace:
         groups["trace"] = chains | _trace(draws)
-    if target is not None:
-        posterior |= _densities(target, draws)
-        likelihoods, observed = _training(target, draws)
-        groups |= {"log_likelihood": of_draws | likelihoods, "observed_data": observed}
-    if probes or held_out is not None:
-        network = _network(target)
-        names = getattr(held_out, "classes", ())
-        if probes:
-            outputs, inputs = _at_probes(network, draws, probes, names)
-            groups |= {"posterior_predictive": of_draws | outputs, "constant_data": inputs}
-        if held_out is not None:
-            outputs, inputs = _at_held_out(network, draws, held_out, names)
-            groups |= {
-                "predictions": of_draws | outputs,
-                "predictions_constant_data": inputs,
-            }
+    if follow.training is not None:
+        posterior |= {k: (_DRAWS, followed[k].values) for k in ("log_density", "log_prior")}
+        examples: _Variables = {"example": ("example", follow.examples)}
+        likelihoods: _Variables = {
+            "targets": ((*_DRAWS, "example"), followed["log_likelihood"].values)
+        }
+        groups["log_likelihood"] = of_draws | examples | likelihoods
+        observed = np.asarray(follow.training.targets)
+        groups["observed_data"] = examples | {"targets": (_dims("example", observed), observed)}
+    if follow.probes:
+        probe = _probe(follow)
+        inputs = follow.probe_inputs
+        said = _outputs(follow, followed["probes"].values, "probe")
+        groups["posterior_predictive"] = of_draws | probe | said
+        groups["constant_data"] = probe | {"inputs": (_dims("probe", inputs), inputs)}
+    if follow.predicted is not None:
+        groups |= _held_out(follow, followed, chains)
     tree = xr.DataTree.from_dict(
         {
             f"/{group}": xr.Dataset(variables).set_coords(_ALONG & variables.keys())
@@ -122,48 +130,31 @@ _ALONG = {"step", "passes"}
 _Variables = dict[str, tuple[Any, Any]]
 
 
-def _parameters(positions: Position) -> _Variables:
-    """Norms of the layers and a few of the weights, with no copy of them all."""
-    names, leaves = leaf_names(positions), jax.tree.leaves(positions)
-    members = layers(positions)
-    squares = np.stack(
-        [
-            # In float64, and without a copy of the leaf in it.
-            np.einsum("cdk,cdk->cd", flat, flat, dtype=float)
-            for flat in (np.asarray(leaf).reshape(*leaf.shape[:2], -1) for leaf in leaves)
-        ]
-    )
-    norms = [np.sqrt(squares[index].sum(axis=0)) for index in members.values()]
-    offsets = np.cumsum([0, *(leaf[0, 0].size for leaf in leaves)])
-    chosen = random_subset(int(offsets[-1]), _NUM_WEIGHTS)
-    weights, labels = [], []
-    for number, which in zip(chosen, np.searchsorted(offsets, chosen, "right") - 1, strict=True):
-        index = np.unravel_index(number - offsets[which], leaves[which].shape[2:])
-        weights.append(leaves[which][:, :, *index])
-        labels.append(names[which] + (f"[{','.join(map(str, index))}]" if index else ""))
+def _parameters(values: Mapping[str, np.ndarray], positions: Position) -> _Variables:
+    layer_names, labels = parameter_names(_one(positions))
     return {
-        "layer": ("layer", list(members)),
-        "layer_norm": ((*_DRAWS, "layer"), np.stack(norms, axis=-1)),
+        "layer": ("layer", layer_names),
+        "layer_norm": ((*_DRAWS, "layer"), values["layer_norm"]),
         "parameter": ("parameter", labels),
-        "weight": ((*_DRAWS, "parameter"), np.stack(weights, axis=-1)),
+        "weight": ((*_DRAWS, "parameter"), values["weight"]),
     }
 
 
-def _densities(target: Posterior, draws: Draws) -> _Variables:
-    return {
-        "log_density": (_DRAWS, logdensities(target, draws)),
-        "log_prior": (_DRAWS, logpriors(target, draws)),
+def _one(positions: Position) -> Position:
+    """Shapes of one position of many."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[2:], x.dtype), positions)
+
+
+def _statistics(draws: Draws, numbers: np.ndarray) -> _Variables:
+    variables: _Variables = {
+        name: (_DRAWS, stat[:, numbers]) for name, stat in draws.sample_stats.items()
     }
-
-
-def _statistics(draws: Draws) -> _Variables:
-    variables: _Variables = {name: (_DRAWS, stat) for name, stat in draws.sample_stats.items()}
     if draws.temperature is not None:
-        shape = (draws.num_chains, draws.num_draws)
+        shape = (draws.num_chains, len(numbers))
         variables["temperature"] = (_DRAWS, np.full(shape, draws.temperature))
     for name, along in (("step", draws.draw_steps), ("passes", draws.passes)):
         if along is not None:
-            variables[name] = ("draw", along)
+            variables[name] = ("draw", along[numbers])
     return variables
 
 
@@ -174,73 +165,37 @@ def _trace(draws: Draws) -> _Variables:
     }
 
 
-def _training(target: Posterior, draws: Draws) -> tuple[_Variables, _Variables]:
-    """Log likelihood of some training examples, and their targets."""
-    index = random_subset(target.data_size, _NUM_EXAMPLES)
-    some = target.data.gather(index)
-    examples = {"example": ("example", index)}
-    return (
-        examples | {"targets": ((*_DRAWS, "example"), loglikelihoods(target, draws, some))},
-        examples | {"targets": (_dims("example", some.targets), np.asarray(some.targets))},
-    )
+def _probe(follow: Follow) -> _Variables:
+    names = [f"{name}[{i}]" for name, some in follow.probes.items() for i in range(len(some))]
+    return {"probe": ("probe", names)}
 
 
-def _network(target: Posterior | None) -> LogDensity:
-    if not isinstance(target, LogDensity):
-        given = "no target" if target is None else f"a {type(target).__name__}"
-        raise InputError(
-            f"to_datatree got probes or held-out data and {given} to evaluate there; give the "
-            "LogDensity that was sampled"
-        )
-    return target
-
-
-def _at_probes(
-    target: LogDensity, draws: Draws, probes: Mapping[str, Any], classes: Sequence[str]
-) -> tuple[_Variables, _Variables]:
-    """What each draw says at the probes, and the probes themselves."""
-    sets = {name: target.check_inputs(inputs) for name, inputs in probes.items()}
-    names = [f"{name}[{i}]" for name, inputs in sets.items() for i in range(len(inputs))]
-    inputs = np.concatenate(list(sets.values()))
-    probe = {"probe": ("probe", names)}
-    return (
-        probe | _outputs(target, draws, inputs, "probe", classes),
-        probe | {"inputs": (_dims("probe", inputs), inputs)},
-    )
-
-
-def _at_held_out(
-    target: LogDensity, draws: Draws, held_out: Any, classes: Sequence[str]
-) -> tuple[_Variables, _Variables]:
-    """What each draw says at some held-out examples, and the examples themselves."""
-    inputs, targets = arrays_of(held_out)
-    index = random_subset(len(inputs), _NUM_EXAMPLES)
-    inputs, targets = target.check_inputs(inputs[index]), targets[index]
-    target.likelihood.check(target.output_shape, targets)
-    examples = {"example": ("example", index)}
-    return (
-        examples
-        | _outputs(target, draws, inputs, "example", classes)
+def _held_out(follow: Follow, followed: Followed, chains: _Variables) -> dict[str, _Variables]:
+    """What the draws say at some held-out examples, and the examples themselves."""
+    numbers, outputs = followed["held-out values"]
+    batch = follow.predicted
+    assert batch is not None
+    examples: _Variables = {"example": ("example", follow.held_out)}
+    log_likelihood = followed["held-out log likelihood"].values
+    return {
+        "predictions": chains
+        | {"draw": ("draw", numbers)}
+        | examples
+        | _outputs(follow, outputs, "example")
+        | {"log_likelihood": ((*_DRAWS, "example"), log_likelihood)},
+        "predictions_constant_data": examples
         | {
-            "log_likelihood": (
-                (*_DRAWS, "example"),
-                loglikelihoods(target, draws, Batch(jnp.asarray(inputs), jnp.asarray(targets))),
-            )
+            "inputs": (_dims("example", batch.inputs), batch.inputs),
+            "targets": (_dims("example", batch.targets), batch.targets),
         },
-        examples
-        | {
-            "inputs": (_dims("example", inputs), inputs),
-            "targets": (_dims("example", targets), targets),
-        },
-    )
+    }
 
 
-def _outputs(
-    target: LogDensity, draws: Draws, inputs: np.ndarray, dim: str, classes: Sequence[str]
-) -> _Variables:
-    kind = target.likelihood.quantity
-    outputs = values_per_draw(target, draws, inputs)
-    number = outputs.shape[-1]
+def _outputs(follow: Follow, outputs: np.ndarray, dim: str) -> _Variables:
+    assert isinstance(follow.target, LogDensity)
+    kind = follow.target.likelihood.quantity
+    outputs = outputs.reshape(*outputs.shape[:3], -1)
+    number, classes = outputs.shape[-1], follow.classes
     axis = "class" if kind == "probability" else "unit"
     labels = list(classes) if kind == "probability" and len(classes) == number else range(number)
     return {axis: (axis, np.array(labels)), kind: ((*_DRAWS, dim, axis), outputs)}

@@ -302,16 +302,20 @@ def _fields(info: Info) -> dict[str, Any]:
     return info._asdict()
 
 
-def fold(target: Posterior, collector: Collector, draws: Draws) -> Any:
+def fold(target: Posterior | None, collector: Collector, draws: Draws) -> Any:
     """What a collector collects of stored draws, all chains as one: leaves ``(1, …)`` inside.
 
     Args:
-        target: whose compiled programs are used.
+        target: whose compiled programs are used, if there is one.
         collector: which may look at draws alone.
         draws: the draws.
     """
+
     # A function of its own for each target, so that what JAX keeps for it goes when that goes.
-    run = target.program("fold", lambda: jax.jit(partial(_fold_block), donate_argnums=1))
+    def program() -> Any:
+        return jax.jit(partial(_fold_block), donate_argnums=1)
+
+    run = program() if target is None else target.program("fold", program)
     blocks = _blocks(draws)
     carry, number = None, 0
     for block in blocks:

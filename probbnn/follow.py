@@ -1,0 +1,204 @@
+"""What is followed of each draw, along the chains: its parameters, its density, what it says.
+
+The same functions of a position serve while sampling, as collectors, and afterwards, folded over
+stored draws.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from probbnn.data.sources import arrays_of
+from probbnn.errors import InputError
+from probbnn.inference.collectors import Recorded, Thinned, fold
+from probbnn.inference.draws import Draws
+from probbnn.posterior.base import Posterior
+from probbnn.posterior.flax import LogDensity
+from probbnn.subsample import random_subset
+from probbnn.tree import layers, leaf_names
+from probbnn.types import Batch, Position, PyTree
+
+__all__ = ["Follow", "Followed", "Values", "parameter_names"]
+
+# What is followed at most, so that it stays small for any network and data.
+_NUM_WEIGHTS = 32
+_NUM_EXAMPLES = 500
+
+# Draws per chain that are followed of a run of any length, powers of two: enough for a verdict, and
+# of predictions of many examples enough for their running score.
+_CAPACITY = 512
+_HELD_OUT_CAPACITY = 64
+
+
+class Values(NamedTuple):
+    """What was followed at some of the draws.
+
+    Attributes:
+        numbers: of these draws, ``(draw,)``.
+        values: a pytree of arrays ``(chain, draw, …)``.
+    """
+
+    numbers: np.ndarray
+    values: PyTree
+
+
+Followed = Mapping[str, Values]
+"""By name of what is followed."""
+
+
+class _Look(NamedTuple):
+    """One thing that is followed: ``function(*arrays, position)``."""
+
+    function: Callable[..., PyTree]
+    arrays: tuple[Any, ...] = ()
+    capacity: int = _CAPACITY
+
+
+@dataclass(frozen=True, eq=False)
+class Follow:
+    """What is followed of each draw, and where.
+
+    Attributes:
+        target: the posterior, ``None``: the parameters alone.
+        probes: named sets of inputs, checked.
+        examples: indices of the training examples whose likelihood is followed.
+        training: these examples.
+        held_out: indices of the held-out examples, ``None`` without any.
+        predicted: these examples.
+        classes: what the held-out data call the classes.
+    """
+
+    target: Posterior | None
+    probes: Mapping[str, np.ndarray]
+    examples: np.ndarray | None = None
+    training: Batch | None = None
+    held_out: np.ndarray | None = None
+    predicted: Batch | None = None
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        target: Posterior | None,
+        probes: Mapping[str, Any] | None = None,
+        held_out: Any = None,
+    ) -> "Follow":
+        """What `probbnn.to_datatree` follows; see there.
+
+        Raises:
+            InputError: if there are probes or held-out data and no network to evaluate there, or
+                they are not like the data.
+        """
+        examples = training = index = predicted = None
+        if target is not None:
+            examples = random_subset(target.data_size, _NUM_EXAMPLES)
+            training = target.data.gather(examples)
+        checked: dict[str, np.ndarray] = {}
+        if probes or held_out is not None:
+            network = _network(target)
+            checked = {k: network.check_inputs(inputs) for k, inputs in (probes or {}).items()}
+            if held_out is not None:
+                inputs, targets = arrays_of(held_out)
+                index = random_subset(len(inputs), _NUM_EXAMPLES)
+                inputs, targets = network.check_inputs(inputs[index]), targets[index]
+                network.likelihood.check(network.output_shape, targets)
+                predicted = Batch(inputs, targets)
+        names = tuple(getattr(held_out, "classes", ()))
+        return cls(target, checked, examples, training, index, predicted, names)
+
+    @property
+    def probe_inputs(self) -> np.ndarray:
+        """All probes, one set after the other."""
+        return np.concatenate(list(self.probes.values()))
+
+    @property
+    def _looks(self) -> dict[str, _Look]:
+        looks = {"parameters": _Look(_parameters)}
+        target = self.target
+        if target is None or self.training is None:
+            return looks
+        looks["log_density"] = _Look(target.logdensity_fn)
+        looks["log_prior"] = _Look(target.logprior_fn)
+        looks["log_likelihood"] = _Look(target.loglikelihoods, self.training[:2])
+        if isinstance(target, LogDensity):
+            if self.probes:
+                looks["probes"] = _Look(target.values, (self.probe_inputs,))
+            if self.predicted is not None:
+                inputs, targets = self.predicted[:2]
+                looks["held-out values"] = _Look(target.values, (inputs,), _HELD_OUT_CAPACITY)
+                looks["held-out log likelihood"] = _Look(
+                    target.loglikelihoods, (inputs, targets), _HELD_OUT_CAPACITY
+                )
+        return looks
+
+    @property
+    def collectors(self) -> dict[str, Thinned]:
+        """What follows draws as they come, at evenly spaced ones: for `probbnn.sample`."""
+        return {
+            name: Thinned(look.function, look.capacity, jax.tree.map(jnp.asarray, look.arrays))
+            for name, look in self._looks.items()
+        }
+
+    def collected(self, draws: Draws) -> Followed:
+        """What these collectors have kept."""
+        return {name: Values(*draws.collected[name]) for name in self._looks}
+
+    def along(self, draws: Draws) -> Followed:
+        """The same of stored draws, of each of them."""
+        shape = draws.num_chains, draws.num_draws
+        followed = {}
+        for name, look in self._looks.items():
+            recorded = Recorded(look.function, shape[0] * shape[1], look.arrays)
+            found = fold(self.target, recorded, draws)
+            found = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[2:]), found)
+            followed[name] = Values(np.arange(shape[1]), found)
+        return followed
+
+
+def _network(target: Posterior | None) -> LogDensity:
+    if not isinstance(target, LogDensity):
+        given = "no target" if target is None else f"a {type(target).__name__}"
+        raise InputError(
+            f"to_datatree got probes or held-out data and {given} to evaluate there; give the "
+            "LogDensity that was sampled"
+        )
+    return target
+
+
+def _parameters(position: Position) -> dict[str, jax.Array]:
+    """Norms of the layers, and a few of the weights."""
+    leaves = [leaf.astype(jnp.promote_types(leaf.dtype, "float32")) for leaf in _leaves(position)]
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in leaves]
+    norms = [jnp.sqrt(sum(squares[i] for i in index)) for index in layers(position).values()]
+    weights = [leaves[which][index] for which, index in _chosen(position)]
+    return {"layer_norm": jnp.stack(norms), "weight": jnp.stack(weights)}
+
+
+def _leaves(position: Position) -> list[Any]:
+    return jax.tree.leaves(position)
+
+
+def _chosen(position: Position) -> list[tuple[int, tuple[int, ...]]]:
+    """Leaf, and place in it, of a few random weights, the same in every run."""
+    shapes = [leaf.shape for leaf in _leaves(position)]
+    offsets = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    numbers = random_subset(int(offsets[-1]), _NUM_WEIGHTS)
+    places = np.searchsorted(offsets, numbers, "right") - 1
+    return [
+        (int(which), tuple(map(int, np.unravel_index(number - offsets[which], shapes[which]))))
+        for number, which in zip(numbers, places, strict=True)
+    ]
+
+
+def parameter_names(position: Position) -> tuple[list[str], list[str]]:
+    """Names of the layers and of the chosen weights of a position."""
+    names = leaf_names(position)
+    labels = [
+        names[which] + (f"[{','.join(map(str, index))}]" if index else "")
+        for which, index in _chosen(position)
+    ]
+    return list(layers(position)), labels
