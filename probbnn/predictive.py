@@ -1,9 +1,11 @@
 """From draws of the parameters to predictions: averaged over draws with bounded memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from probbnn.errors import InputError
@@ -12,9 +14,10 @@ from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.likelihoods import Summary
-from probbnn.types import Batch
+from probbnn.types import Batch, Collector, Position, PyTree
 
 __all__ = [
+    "Predictions",
     "log_predictive",
     "logdensities",
     "loglikelihoods",
@@ -56,6 +59,85 @@ def predict(target: LogDensity, draws: Draws, inputs: Any) -> Any:
         mean = jax.tree.map(join, by_input, *(part[0] for part in parts))
         variance = jax.tree.map(join, by_input.spread, *(part[1] for part in parts))
     return target.likelihood.predictive(mean, variance, num_draws)
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predictions at several sets of inputs, made of draws as they come.
+
+    Attributes:
+        target: the `LogDensity` that is sampled.
+        sets: inputs by label.
+        scored: a label, and targets of whose log density the predictive is asked for too.
+    """
+
+    target: LogDensity
+    sets: Mapping[str, Any]
+    scored: tuple[str, Any] | None = None
+
+    @property
+    def collectors(self) -> dict[str, Collector]:
+        """What is to be collected, for `probbnn.sample`."""
+        # All sets in one program, so that there is one network to compile.
+        everything = jax.tree.map(lambda *parts: np.concatenate(parts), *self.sets.values())
+        summarise = _in_blocks(self.target, self.target.summarise)
+        found: dict[str, Collector] = {"averages": Averages(summarise, _stacked((everything,)))}
+        if self.scored is not None:
+            label, targets = self.scored
+            function = _in_blocks(self.target, self.target.loglikelihoods)
+            arrays = _stacked((self.sets[label], np.asarray(targets)))
+            found["log predictive"] = LogMeanExp(function, arrays)
+        return found
+
+    def of(self, draws: Draws) -> dict[str, Any]:
+        """What `predict` returns for each set, of the draws that were collected."""
+        mean, variance, num_draws = draws.collected["averages"]
+        by_input = _is_by_input(self.target, next(iter(self.sets.values())))
+        found, start = {}, 0
+        for label, inputs in self.sets.items():
+            rows = slice(start, start + len(jax.tree.leaves(inputs)[0]))
+            start = rows.stop
+            parts = [
+                jax.tree.map(lambda *a, rows=rows: _rows(rows, *a), which, values)
+                for which, values in ((by_input, mean), (by_input.spread, variance))
+            ]
+            found[label] = self.target.likelihood.predictive(*parts, num_draws)
+        return found
+
+    def log_density(self, draws: Draws) -> np.ndarray | None:
+        """What `log_predictive` returns for the scored set, ``None`` if there is none."""
+        if self.scored is None:
+            return None
+        return _flat(draws.collected["log predictive"])[: len(self.scored[1])]
+
+
+def _in_blocks(target: LogDensity, function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """``function(*arrays, position)`` over `_stacked` arrays, the same object at each call."""
+
+    def build() -> Callable[..., PyTree]:
+        def over_blocks(*arrays_and_position: Any) -> PyTree:
+            *arrays, position = arrays_and_position
+            return jax.lax.map(lambda blocks: function(*blocks, position), tuple(arrays))
+
+        return over_blocks
+
+    return target.program(("in blocks", function), build)
+
+
+def _stacked(arrays: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arrays ``(n, …)`` in blocks ``(blocks, rows, …)``, the last one filled with its last row."""
+    size = len(jax.tree.leaves(arrays)[0])
+    rows = min(size, _BLOCK_INPUTS)
+    index = np.arange(-(-size // rows) * rows).clip(max=size - 1).reshape(-1, rows)
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), arrays)
+
+
+def _flat(blocks: np.ndarray) -> np.ndarray:
+    return blocks.reshape(-1, *blocks.shape[2:])
+
+
+def _rows(rows: slice, is_by_input: bool, blocks: np.ndarray) -> np.ndarray:
+    return _flat(blocks)[rows] if is_by_input else blocks[0]
 
 
 def _is_by_input(target: LogDensity, inputs: np.ndarray) -> Summary:
