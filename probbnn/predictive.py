@@ -14,7 +14,7 @@ from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.likelihoods import Summary
-from probbnn.types import Batch, Collector, Position, PyTree
+from probbnn.types import Batch, Collector, PyTree
 
 __all__ = [
     "Predictions",

@@ -5,10 +5,10 @@ compiled program serves all collectors of a kind. `fold` runs one over stored dr
 made on the way and predictions made afterwards are made by the same code.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from probbnn.types import Clock, Collector, Info, Position, PyTree
 
 __all__ = [
     "Averages",
+    "Collecting",
     "LogMeanExp",
     "Newest",
     "NewestInfos",
@@ -291,6 +292,40 @@ class NewestInfos:
     def finish(self, carry: PyTree) -> PyTree:
         """The buffer, ``(chain, size)`` by name."""
         return {name: np.asarray(values) for name, values in carry.items()}
+
+
+class Collecting(NamedTuple):
+    """Collectors by name, what a program takes as arguments apart from what it is compiled for.
+
+    Attributes:
+        arrays: of all of them.
+        structure: what they are beside those.
+        others: leaves that are no arrays: collectors that are no pytrees; ``None`` where one is.
+    """
+
+    arrays: list[Any]
+    structure: Any
+    others: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, collectors: Mapping[str, Collector]) -> "Collecting":
+        """Take them apart."""
+        leaves, structure = jax.tree.flatten(dict(collectors))
+        are_arrays = [isinstance(leaf, np.ndarray | jax.Array) for leaf in leaves]
+        others = [None if is_one else x for x, is_one in zip(leaves, are_arrays, strict=True)]
+        arrays = [x for x, is_one in zip(leaves, are_arrays, strict=True) if is_one]
+        return cls(arrays, structure, tuple(others))
+
+    def with_arrays(self, arrays: list[Any]) -> dict[str, Collector]:
+        """The collectors with these arrays in place of their own."""
+        found = iter(arrays)
+        leaves = [next(found) if other is None else other for other in self.others]
+        return jax.tree.unflatten(self.structure, leaves)
+
+    @property
+    def key(self) -> Hashable:
+        """What a program is compiled for."""
+        return self.structure, self.others, tuple((x.shape, str(x.dtype)) for x in self.arrays)
 
 
 def _room(values: PyTree, capacity: int) -> PyTree:

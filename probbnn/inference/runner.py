@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probbnn.data.sources import check_batch_size
-from probbnn.inference.collectors import Newest, NewestInfos, Trace
+from probbnn.inference.collectors import Collecting, Newest, NewestInfos, Trace
 from probbnn.inference.draws import Draws
 from probbnn.inference.plan import Plan
 from probbnn.inference.store import MemoryStore, Store
@@ -235,7 +235,9 @@ def advance(run: Run, state: RunState) -> RunState:
     # One program serves all steps of a kernel that has nothing to tune.
     adapting = run.kernel.adapt is not None and step < run.plan.num_warmup
     carried = state.on_device
-    arguments = (carried, run.target.data, count, interval, keeps)
+    # As an argument too, for what they look at may be large.
+    arrays = Collecting.of(run.collectors).arrays
+    arguments = (carried, run.target.data, arrays, count, interval, keeps)
     if run.chain_method == "parallel":
         carried, seconds, compile_seconds = _in_threads(run, adapting, arguments)
     else:
@@ -419,6 +421,7 @@ def _chunk(
     over_chains: _Mapped,
     carried: tuple[Any, ...],
     source: DataSource,
+    arrays: list[jax.Array],
     count: jax.Array,
     interval: jax.Array,
     keeps: jax.Array,
@@ -429,7 +432,7 @@ def _chunk(
     of one chain: `jax.vmap`, or nothing where ``carried`` is one chain's.
     """
     step_chain = run.kernel.adapt if adapting and run.kernel.adapt else run.kernel.step
-    collectors = run.collectors
+    collectors = Collecting.of(run.collectors).with_arrays(arrays)
     shared = run.shared_minibatches
 
     def next_batch(stream: Stream, step: jax.Array) -> tuple[Stream, Batch | None]:
@@ -535,9 +538,14 @@ def _compiled(run: Run, part: Hashable, function: Callable, *arguments: Any) -> 
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
     kernel = run.kernel if run.key is None else run.key
-    # A collector is static where it has no arrays, and cannot be a key where it has some.
-    collectors = tuple(run.collectors.items())
-    key = (part, kernel, collectors, run.shared_minibatches, structure, shapes)
+    key = (
+        part,
+        kernel,
+        Collecting.of(run.collectors).key,
+        run.shared_minibatches,
+        structure,
+        shapes,
+    )
     started = time.perf_counter()
     # The large program of a batch of chains works in the memory of the state that it is given.
     donated = (0,) if part in (("chunk", True), ("chunk", False)) else ()
