@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # all that a type checker needs; _PUBLIC says which of it is 
     from probbnn.data import *
     from probbnn.datatree import *
     from probbnn.diagnostics import *
+    from probbnn.diagnostics.converged import *
     from probbnn.errors import *
     from probbnn.experiments.compare import *
     from probbnn.experiments.equality import *
@@ -50,11 +51,12 @@ _PUBLIC = {
     "datatree": "to_datatree",
     "data": "DATASETS Dataset load load_regression out_of_distribution patches shift",
     "diagnostics": "Convergence TemperatureMeters Verdict diagnose judge measure_temperature",
-    "errors": "InputError",
+    "diagnostics.converged": "converged",
+    "errors": "InputError OutputError",
     "experiments.compare": "compare",
     "experiments.equality": "MismatchError",
     "experiments.experiment": "Experiment MethodRun",
-    "experiments.run": "run",
+    "experiments.run": "resume_run run",
     "inference.draws": "Draws",
     "inference.runner": "DivergenceError",
     "inference.resume": "resume",

@@ -1,22 +1,33 @@
-"""The command line: ``probbnn run``, ``report``, ``compare``, ``methods``, ``datasets``."""
+"""The command line.
+
+``probbnn run``, ``resume``, ``watch``, ``report``, ``compare``, ``methods``, ``datasets``.
+"""
 
 import argparse
+import functools
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import probbnn as pb
 from probbnn.errors import requires
-from probbnn.experiments.customise import customise
-from probbnn.experiments.presets import COMPARISONS, PRESETS, find_comparison, find_preset
+from probbnn.experiments.customise import Request, asked_for, customise
+from probbnn.experiments.presets import COMPARISONS, PRESETS, find_comparison
 from probbnn.samplers.registry import LINES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from probbnn.experiments.run import RunResult
+
 __all__ = ["main"]
+
+# Of each method until it has converged, unless told otherwise.
+_BUDGET = 3_600.0
+_WATCHING_SECONDS = 2.0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments, without the program's name; default: those of the process.
 
     Returns:
-        The exit status: 0, 1 if no method of a run finished or there is no report, 2 for bad
-        input, 130 if interrupted.
+        The exit status: 0, 1 if no method of a run finished, there is no report or results cannot
+        be written, 2 for bad input, 130 if interrupted by SIGINT, 143 by SIGTERM.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -35,9 +46,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except pb.InputError as error:
         print(f"probbnn: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("probbnn: interrupted; methods that had finished are on record", file=sys.stderr)
-        return 130
+    except pb.OutputError as error:
+        print(f"probbnn: {error}; {_go_on(arguments)}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, pb.Terminated) as error:
+        print(f"probbnn: interrupted; {_go_on(arguments)}", file=sys.stderr)
+        return 143 if isinstance(error, pb.Terminated) else 130
+
+
+def _go_on(arguments: argparse.Namespace) -> str:
+    """What there is to do after a command that broke off."""
+    if arguments.command in (_run, _resume):
+        return f"what there is is on record; go on with: probbnn resume {arguments.out}"
+    return "what had finished is on record"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,6 +91,38 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--temperature", metavar="T", type=float, help="of the samplers (1: posterior)"
     )
+
+    run.add_argument(
+        "--until-converged",
+        action="store_true",
+        help="let each Markov chain go on until its verdict is converged, or --budget is spent",
+    )
+    run.add_argument(
+        "--budget",
+        metavar="TIME",
+        type=_seconds,
+        help="of each method with --until-converged: 90s, 30m, 2h (default 1h)",
+    )
+
+    resume = commands.add_parser(
+        "resume", help="go on with a run that something ended, or make a finished one longer"
+    )
+    resume.set_defaults(command=_resume)
+    resume.add_argument("out", metavar="DIR", type=Path, help="run directory")
+    resume.add_argument(
+        "--steps", metavar="+N", type=_more_steps, default=0, help="so many more steps per chain"
+    )
+    resume.add_argument("--data-dir", metavar="DIR", help="TFDS data directory (or TFDS_DATA_DIR)")
+    resume.add_argument(
+        "--force",
+        action="store_true",
+        help="go on although versions or machine have changed, which changes the draws to come",
+    )
+
+    watch = commands.add_parser("watch", help="show how a run in another terminal is getting on")
+    watch.set_defaults(command=_watch)
+    watch.add_argument("directory", metavar="DIR", type=Path, help="run directory")
+    watch.add_argument("--once", action="store_true", help="show it once, and end")
 
     report = commands.add_parser(
         "report", help="write report.html and report.md of a run, or of several side by side"
@@ -112,8 +165,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    preset = customise(
-        find_preset(arguments.preset),
+    if arguments.budget is not None and not arguments.until_converged:
+        raise pb.InputError("--budget is that of --until-converged; give both, or neither")
+    request = Request(
+        preset=arguments.preset,
         methods=_names(arguments.method),
         num_chains=arguments.chains,
         num_steps=arguments.steps,
@@ -122,21 +177,39 @@ def _run(arguments: argparse.Namespace) -> int:
         step_size=arguments.step_size,
         temperature=arguments.temperature,
     )
-    out = arguments.out or _new_directory(preset.name)
-    console = _console()
+    preset = asked_for(request)
+    arguments.out = arguments.out or _new_directory(preset.name)
     # Everything that can be refused quickly has been; now the libraries.
-    result = pb.run(
-        preset,
-        out,
+    return _show(
+        pb.run,
+        request,
+        arguments.out,
         seed=arguments.seed,
         data_dir=arguments.data_dir,
-        log=lambda line: console.print(line, markup=False, highlight=False),
+        until_converged=(arguments.budget or _BUDGET) if arguments.until_converged else None,
     )
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    return _show(
+        pb.resume_run,
+        arguments.out,
+        more_steps=arguments.steps,
+        data_dir=arguments.data_dir,
+        force=arguments.force,
+    )
+
+
+def _show(run: Callable[..., "RunResult"], *arguments: Any, **options: Any) -> int:
+    """Run, and print what came of it."""
+    console = _console()
+    log = functools.partial(console.print, markup=False, highlight=False)
+    result = run(*arguments, log=log, **options)
     from probbnn.report import run_tables, verdicts
     from probbnn.report.load import collect
 
-    (found,) = collect([out])
-    if result.methods:
+    (found,) = collect([result.directory])
+    if found.finished:
         console.print(run_tables.short_metrics_table(found).rich())
         console.print(run_tables.short_detection_table(found).rich())
         if (seeds := run_tables.seed_table(found)).rows:
@@ -145,8 +218,26 @@ def _run(arguments: argparse.Namespace) -> int:
         console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():
         print(f"probbnn: {name} failed: {reason}", file=sys.stderr)
-    print(f"written to {out}, {'with' if result.report else 'without'} report.html")
-    return 0 if result.methods and result.report else 1
+    print(f"written to {result.directory}, {'with' if result.report else 'without'} report.html")
+    return 0 if found.finished and result.report else 1
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from probbnn.experiments.watch import status
+
+    before = None
+    while True:
+        found = status(arguments.directory)
+        if found != before:
+            if before is not None and sys.stdout.isatty():
+                print(
+                    f"\x1b[{len(before.lines)}F\x1b[J", end=""
+                )  # in the place of the lines before
+            print(found, flush=True)
+            before = found
+        if arguments.once or not found.is_running:
+            return 0
+        time.sleep(_WATCHING_SECONDS)
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -184,8 +275,32 @@ def _compare(arguments: argparse.Namespace) -> int:
     return 0 if result.methods else 1
 
 
-def _names(listed: str | None) -> list[str] | None:
-    return None if listed is None else [name.strip() for name in listed.split(",")]
+_UNITS = {"s": 1, "m": 60, "h": 3_600}
+
+
+def _seconds(text: str) -> float:
+    """A time such as 90s, 30m or 2h."""
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in _UNITS else (text, "s")
+    try:
+        seconds = float(number) * _UNITS[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; expected such as 90s, 30m or 2h")
+    return seconds
+
+
+def _more_steps(text: str) -> int:
+    """A number of steps to add, such as +5000."""
+    if not (text.startswith("+") and text[1:].isdecimal() and int(text[1:]) > 0):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of steps to add; expected such as +5000"
+        )
+    return int(text[1:])
+
+
+def _names(listed: str | None) -> tuple[str, ...] | None:
+    return None if listed is None else tuple(name.strip() for name in listed.split(","))
 
 
 def _new_directory(name: str) -> Path:

@@ -173,8 +173,8 @@ def _probe(follow: Follow) -> _Variables:
 def _held_out(follow: Follow, followed: Followed, chains: _Variables) -> dict[str, _Variables]:
     """What the draws say at some held-out examples, and the examples themselves."""
     numbers, outputs = followed["held-out values"]
-    batch = follow.predicted
-    assert batch is not None
+    assert follow.predicted is not None
+    inputs, targets = follow.predicted
     examples: _Variables = {"example": ("example", follow.held_out)}
     log_likelihood = followed["held-out log likelihood"].values
     return {
@@ -185,8 +185,8 @@ def _held_out(follow: Follow, followed: Followed, chains: _Variables) -> dict[st
         | {"log_likelihood": ((*_DRAWS, "example"), log_likelihood)},
         "predictions_constant_data": examples
         | {
-            "inputs": (_dims("example", batch.inputs), batch.inputs),
-            "targets": (_dims("example", batch.targets), batch.targets),
+            "inputs": (_dims("example", inputs), inputs),
+            "targets": (_dims("example", targets), targets),
         },
     }
 

@@ -1,12 +1,32 @@
-"""The one exception that bad input raises: a single line for the person who gave it."""
+"""What is for the person at the keyboard: a single line on what is wrong, and what to do."""
 
 import contextlib
 import difflib
+import errno
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
-__all__ = ["InputError", "first_line", "is_positive", "one_of", "requires"]
+__all__ = [
+    "InputError",
+    "OutputError",
+    "first_line",
+    "is_about_output",
+    "is_positive",
+    "one_of",
+    "requires",
+]
+
+_NO_WAY_TO_WRITE = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOENT,
+    errno.ENOTDIR,
+}
 
 
 class InputError(ValueError):
@@ -15,6 +35,15 @@ class InputError(ValueError):
     The message is one line: what was given, what was expected, what to do. The command line
     prints it without a traceback and exits with status 2.
     """
+
+
+class OutputError(RuntimeError):
+    """Results cannot be written: a full disk, one that cannot be written to, or that is gone."""
+
+
+def is_about_output(error: BaseException) -> TypeGuard[OSError]:
+    """Whether an error says that files cannot be written."""
+    return isinstance(error, OSError) and error.errno in _NO_WAY_TO_WRITE
 
 
 def first_line(error: BaseException) -> str:

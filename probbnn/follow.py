@@ -5,7 +5,7 @@ stored draws.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +27,8 @@ __all__ = ["Follow", "Followed", "Values", "parameter_names"]
 # What is followed at most, so that it stays small for any network and data.
 _NUM_WEIGHTS = 32
 _NUM_EXAMPLES = 500
+
+_BOUNDARY = "boundary"
 
 # Draws per chain that are followed of a run of any length, powers of two: enough for a verdict, and
 # of predictions of many examples enough for their running score.
@@ -67,6 +69,8 @@ class Follow:
         probes: named sets of inputs, checked.
         examples: indices of the training examples whose likelihood is followed.
         training: these examples.
+        num_boundary: how many of the probes called "boundary" stay at the end: those between whose
+            two most probable classes the draws can decide least.
         held_out: indices of the held-out examples, ``None`` without any.
         predicted: these examples.
         classes: what the held-out data call the classes.
@@ -76,8 +80,9 @@ class Follow:
     probes: Mapping[str, np.ndarray]
     examples: np.ndarray | None = None
     training: Batch | None = None
+    num_boundary: int = 0
     held_out: np.ndarray | None = None
-    predicted: Batch | None = None
+    predicted: tuple[np.ndarray, np.ndarray] | None = None
     classes: tuple[str, ...] = ()
 
     @classmethod
@@ -86,6 +91,7 @@ class Follow:
         target: Posterior | None,
         probes: Mapping[str, Any] | None = None,
         held_out: Any = None,
+        num_boundary: int = 0,
     ) -> "Follow":
         """What `probbnn.to_datatree` follows; see there.
 
@@ -106,9 +112,9 @@ class Follow:
                 index = random_subset(len(inputs), _NUM_EXAMPLES)
                 inputs, targets = network.check_inputs(inputs[index]), targets[index]
                 network.likelihood.check(network.output_shape, targets)
-                predicted = Batch(inputs, targets)
+                predicted = inputs, targets
         names = tuple(getattr(held_out, "classes", ()))
-        return cls(target, checked, examples, training, index, predicted, names)
+        return cls(target, checked, examples, training, num_boundary, index, predicted, names)
 
     @property
     def probe_inputs(self) -> np.ndarray:
@@ -128,10 +134,10 @@ class Follow:
             if self.probes:
                 looks["probes"] = _Look(target.values, (self.probe_inputs,))
             if self.predicted is not None:
-                inputs, targets = self.predicted[:2]
+                inputs, _ = self.predicted
                 looks["held-out values"] = _Look(target.values, (inputs,), _HELD_OUT_CAPACITY)
                 looks["held-out log likelihood"] = _Look(
-                    target.loglikelihoods, (inputs, targets), _HELD_OUT_CAPACITY
+                    target.loglikelihoods, self.predicted, _HELD_OUT_CAPACITY
                 )
         return looks
 
@@ -146,6 +152,25 @@ class Follow:
     def collected(self, draws: Draws) -> Followed:
         """What these collectors have kept."""
         return {name: Values(*draws.collected[name]) for name in self._looks}
+
+    def at_the_boundary(self, followed: Followed) -> "tuple[Follow, Followed]":
+        """The same with those probes alone that are at the boundary, of all its candidates."""
+        sets = list(self.probes)
+        if _BOUNDARY not in sets or not self.num_boundary:
+            return self, followed
+        numbers, values = followed["probes"]
+        sizes = [len(inputs) for inputs in self.probes.values()]
+        first = sum(sizes[: sets.index(_BOUNDARY)])
+        candidates = slice(first, first + len(self.probes[_BOUNDARY]))
+        means = values[:, :, candidates].mean(axis=(0, 1))
+        second, best = np.moveaxis(np.partition(means, -2, axis=-1)[..., -2:], -1, 0)
+        margins = (best - second).reshape(len(means), -1).mean(axis=1)
+        nearest = np.sort(np.argsort(margins, kind="stable")[: self.num_boundary])
+        kept = np.ones(sum(sizes), bool)
+        kept[candidates] = np.isin(np.arange(len(means)), nearest)
+        probes = {**self.probes, _BOUNDARY: self.probes[_BOUNDARY][nearest]}
+        followed = {**followed, "probes": Values(numbers, values[:, :, kept])}
+        return replace(self, probes=probes), followed
 
     def along(self, draws: Draws) -> Followed:
         """The same of stored draws, of each of them."""

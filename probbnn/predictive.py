@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -97,11 +98,12 @@ class Predictions:
         for label, inputs in self.sets.items():
             rows = slice(start, start + len(jax.tree.leaves(inputs)[0]))
             start = rows.stop
-            parts = [
-                jax.tree.map(lambda *a, rows=rows: _rows(rows, *a), which, values)
-                for which, values in ((by_input, mean), (by_input.spread, variance))
-            ]
-            found[label] = self.target.likelihood.predictive(*parts, num_draws)
+            pick = partial(_rows, rows)
+            found[label] = self.target.likelihood.predictive(
+                jax.tree.map(pick, by_input, mean),
+                jax.tree.map(pick, by_input.spread, variance),
+                num_draws,
+            )
         return found
 
     def log_density(self, draws: Draws) -> np.ndarray | None:

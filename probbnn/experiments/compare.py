@@ -28,7 +28,7 @@ from probbnn.experiments.directory import ResultDirectory, beginning
 from probbnn.experiments.equality import MismatchError, check_equality
 from probbnn.experiments.experiment import Experiment
 from probbnn.experiments.loop import Failure, run_methods
-from probbnn.experiments.method import MethodResult
+from probbnn.experiments.method import MethodResult, Sampling
 from probbnn.experiments.presets import Preset, find_comparison
 from probbnn.experiments.records import (
     ComparisonRecord,
@@ -112,9 +112,8 @@ def compare(
     with _ComparisonDirectory(path, setup, seed) as directory:
         log("equality of the densities, float64")
         directory.prove(jax.random.fold_in(jax.random.key(seed), zlib.crc32(b"equality")), log)
-        results, failures = run_methods(
-            setup, seed, directory, judged=False, progress=progress, log=log
-        )
+        sampling = Sampling(keep_positions=True, judged=False, progress=progress)
+        results, failures = run_methods(setup, seed, directory, sampling, log=log)
         directory.note(nuts=directory.pooled_nuts())
     log("tables and figures")
     content = directory.record.to_dict()

@@ -4,15 +4,40 @@ Importing this module is cheap, and nothing is loaded for it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from probbnn.errors import InputError, is_positive
 from probbnn.experiments.experiment import MethodRun
-from probbnn.experiments.presets import Preset
+from probbnn.experiments.presets import Preset, find_preset
 from probbnn.samplers.registry import LINES, find_method
 
-__all__ = ["customise"]
+__all__ = ["Request", "asked_for", "customise"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A preset, and what is to be changed in it; see `customise`.
+
+    Attributes:
+        preset: its name.
+        methods: only these.
+        num_chains: of all methods but point estimates; this and the others ``None`` for no change.
+        num_steps: steps per chain.
+        batch_size: examples per minibatch.
+        prior_scale: σ of the Gaussian prior.
+        step_size: of a single method.
+        temperature: of the methods that have one.
+    """
+
+    preset: str = ""
+    methods: tuple[str, ...] | None = None
+    num_chains: int | None = None
+    num_steps: int | None = None
+    batch_size: int | None = None
+    prior_scale: float | None = None
+    step_size: float | None = None
+    temperature: float | None = None
 
 
 def customise(
@@ -68,6 +93,16 @@ def customise(
         },
         changes={**preset.changes, **_given(fields)},
     )
+
+
+def asked_for(request: Request) -> Preset:
+    """The preset that was asked for.
+
+    Raises:
+        InputError: as `customise`, or if there is no such preset.
+    """
+    changes = {f.name: getattr(request, f.name) for f in fields(request) if f.name != "preset"}
+    return customise(find_preset(request.preset), **changes)
 
 
 def _choose(preset: Preset, names: Sequence[str]) -> dict[str, MethodRun]:

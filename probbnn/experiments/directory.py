@@ -1,6 +1,10 @@
 """The directory of a run: its files are written anew, each atomically, after each method."""
 
+import errno
+import os
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -9,21 +13,28 @@ from typing import Any, Generic, Self, TypeVar
 import xarray as xr
 
 from probbnn.diagnostics import diverged
+from probbnn.errors import OutputError
 from probbnn.experiments.loop import Failure
 from probbnn.experiments.method import MethodResult
 from probbnn.experiments.records import (
     ComparisonRecord,
+    DataRecord,
     Device,
     FailureRecord,
     MethodRecord,
     MetricsRecord,
     RunRecord,
+    read,
 )
 from probbnn.experiments.setup import Setup
 from probbnn.files import write_json, written_atomically
+from probbnn.inference.directory import Lock
 from probbnn.machine import environment
 
-__all__ = ["ResultDirectory", "RunDirectory", "beginning"]
+__all__ = ["ResultDirectory", "RunDirectory", "beginning", "data_of"]
+
+_DRAWS = "draws.nc"
+_SPARE_BYTES = 2**20
 
 _Record = TypeVar("_Record", RunRecord, ComparisonRecord)
 
@@ -44,14 +55,18 @@ class ResultDirectory(Generic[_Record]):
     """Keeps a record in its file up to date; used as a context, it says how it ended.
 
     Attributes:
-        path: the directory.
+        path: the directory, which belongs to this process as long as the context lasts.
         record: what is on record so far.
+
+    Raises:
+        InputError: if another process is at work there.
     """
 
     def __init__(self, path: Path, record: _Record) -> None:
         self.path = path
+        self._lock = Lock(path)
         self.record: _Record = record
-        self._started = time.perf_counter()
+        self._started = time.perf_counter() - (record.seconds or 0.0)
         self.write()
 
     def __enter__(self) -> Self:
@@ -63,9 +78,17 @@ class ResultDirectory(Generic[_Record]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self.record.status == "running":
-            broken = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-            self.end("finished" if error is None else broken)
+        try:
+            if self.record.status == "running":
+                broken = isinstance(error, KeyboardInterrupt | SystemExit | OutputError)
+                status = "interrupted" if broken else "failed"
+                self.end("finished" if error is None else status)
+        except OSError:
+            if error is None:
+                raise
+        finally:
+            self._lock.release()
+            (self.path / "lock").unlink(missing_ok=True)
 
     def end(self, status: str) -> None:
         """Record how it ended, and after how long."""
@@ -88,13 +111,26 @@ class RunDirectory(ResultDirectory[RunRecord]):
         metrics: what is in ``metrics.json`` so far.
     """
 
-    def __init__(self, path: Path, setup: Setup, seed: int) -> None:
+    def __init__(
+        self, path: Path, setup: Setup, record: RunRecord, metrics: MetricsRecord, tree: xr.DataTree
+    ) -> None:
         self._setup = setup
-        self._tree = xr.DataTree()
-        self.metrics = MetricsRecord()
-        sets = {"train": setup.train, **setup.sets}
-        data = {label: examples.record for label, examples in sets.items()}
-        super().__init__(path, RunRecord(**beginning(setup, seed), data=data))
+        self._tree = tree
+        self.metrics = metrics
+        super().__init__(path, record)
+
+    @classmethod
+    def begin(cls, path: Path, setup: Setup, seed: int, **asked: Any) -> Self:
+        """A new one; ``asked``: the fields of `RunRecord` that say what was asked for."""
+        record = RunRecord(**beginning(setup, seed), data=data_of(setup), **asked)
+        return cls(path, setup, record, MetricsRecord(), xr.DataTree())
+
+    @classmethod
+    def open(cls, path: Path, setup: Setup, record: RunRecord, **asked: Any) -> Self:
+        """One that goes on, with what had finished there."""
+        metrics = read(MetricsRecord, path) or MetricsRecord()
+        record = replace(record, status="running", **asked)
+        return cls(path, setup, record, metrics, _read_tree(path / _DRAWS, metrics))
 
     def add(self, result: MethodResult) -> None:
         """Write a method that finished."""
@@ -112,11 +148,13 @@ class RunDirectory(ResultDirectory[RunRecord]):
             ),
         )
         self._tree[name] = result.tree
-        with written_atomically(self.path / "draws.nc") as path:
-            self._tree.to_netcdf(path, engine="h5netcdf")
+        _write_tree(self._tree, self.path / _DRAWS)
 
     def add_failure(self, name: str, failure: Failure) -> None:
-        """Write why a method did not finish."""
+        """Write why a method did not finish; the result that one has had stays."""
+        if failure.refused and name in self.metrics.methods:
+            self._put(name, replace(self.record.methods[name], status="finished"))
+            return
         run = self._setup.methods[name].run
         verdict = diverged(failure.reason) if failure.diverged else None
         self.metrics = replace(
@@ -140,3 +178,50 @@ class RunDirectory(ResultDirectory[RunRecord]):
 
     def _put(self, name: str, method: MethodRecord) -> None:
         self.note(methods={**self.record.methods, name: method})
+
+    def again(self, names: Sequence[str]) -> None:
+        """Put on record that these methods go on, so that they do if this is interrupted."""
+        methods = dict(self.record.methods)
+        for name in names:
+            if name in methods:
+                methods[name] = replace(methods[name], status="running")
+        self.note(methods=methods)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Methods that have no result yet, and those that failed for a reason that may be gone."""
+        done = {
+            name
+            for name, method in self.record.methods.items()
+            if method.status == "diverged"
+            or (method.status == "finished" and name in self.metrics.methods)
+        }
+        return [name for name in self._setup.methods if name not in done]
+
+
+def data_of(setup: Setup) -> dict[str, DataRecord]:
+    """What is on record of the data of an experiment."""
+    sets = {"train": setup.train, **setup.sets}
+    return {label: examples.record for label, examples in sets.items()}
+
+
+def _write_tree(tree: xr.DataTree, path: Path) -> None:
+    # HDF5 may crash where the disk is full, so that this is seen before.
+    needed = tree.nbytes + _SPARE_BYTES
+    if shutil.disk_usage(path.parent).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    packed = {"zlib": True, "complevel": 1, "shuffle": True}
+    encoding = {
+        node.path: {name: packed for name, values in node.data_vars.items() if values.ndim > 1}
+        for node in tree.subtree
+    }
+    with written_atomically(path) as part:
+        tree.to_netcdf(part, engine="h5netcdf", encoding=encoding)
+
+
+def _read_tree(path: Path, metrics: MetricsRecord) -> xr.DataTree:
+    """The trees of the methods that have metrics."""
+    if not metrics.methods or not path.is_file():
+        return xr.DataTree()
+    with xr.open_datatree(path, engine="h5netcdf") as tree:
+        return tree.load().copy()

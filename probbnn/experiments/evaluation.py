@@ -15,7 +15,6 @@ from probbnn.experiments.records import (
     PredictiveMetrics,
     Uncertainty,
 )
-from probbnn.inference.draws import Draws
 from probbnn.metrics import (
     OodMetrics,
     RiskCoverage,
@@ -26,9 +25,7 @@ from probbnn.metrics import (
     reliability,
     risk_coverage,
 )
-from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.predictives import GaussianPredictive, Predictive
-from probbnn.predictive import log_predictive
 from probbnn.subsample import evenly_spaced
 
 __all__ = ["PLUG_IN", "Task", "task_of"]
@@ -55,25 +52,29 @@ class Task(Protocol):
     def score(self, predictive: Any, targets: Any, name: str) -> float:
         """One number for a learning curve, of the predictive called ``name``."""
 
-    def boundary(self, predictive: Any, number: int) -> np.ndarray:
-        """Indices of the inputs that it can hardly decide, none where it decides nothing."""
+    @property
+    def has_boundary(self) -> bool:
+        """Whether there is anything to decide between."""
+
+    @property
+    def by_density(self) -> bool:
+        """Whether it is measured by the log density of the targets too."""
 
     def measure(
         self,
-        target: LogDensity,
-        draws: Draws,
         sets: Mapping[str, Examples],
         predictives: Mapping[str, Any],
         shown: str,
+        log_density: np.ndarray | None = None,
     ) -> MethodMetrics:
         """All metrics of the predictions on "test" and on other sets.
 
         Args:
-            target: the log density.
-            draws: what was predicted with.
             sets: the examples, by label.
             predictives: what `probbnn.predict` returned for each.
             shown: the predictive that stands for several draws.
+            log_density: what `probbnn.log_predictive` returned for the test set, if it is measured
+                by that.
 
         Returns:
             Metrics without what is not about predictions.
@@ -100,22 +101,19 @@ class _Classification:
     _fields = {"mean_softmax": "probs", "votes": "votes", "mean_logits": "mean_logits_probs"}
     predictives = tuple(_fields)
     arrays = ("probs",)
+    has_boundary = True
+    by_density = False
 
     def score(self, predictive: Predictive, targets: Any, name: str) -> float:
         """Accuracy."""
         return accuracy(self._probs(predictive, name), targets)
 
-    def boundary(self, predictive: Predictive, number: int) -> np.ndarray:
-        """Where the two most probable classes are closest."""
-        return predictive.least_decided(number)
-
     def measure(
         self,
-        target: LogDensity,
-        draws: Draws,
         sets: Mapping[str, Examples],
         predictives: Mapping[str, Predictive],
         shown: str,
+        log_density: np.ndarray | None = None,
     ) -> MethodMetrics:
         """See `Task.measure`."""
         on_test = predictives["test"]
@@ -149,28 +147,25 @@ class _Regression:
 
     predictives = ("mixture",)
     arrays = ("mean", "std")
+    has_boundary = False
+    by_density = True
 
     def score(self, predictive: GaussianPredictive, targets: Any, name: str) -> float:
         """Root of the mean squared error, in units of the targets."""
         error = np.asarray(targets).reshape(predictive.mean.shape) - predictive.mean
         return float(np.sqrt(np.mean(error**2)))
 
-    def boundary(self, predictive: GaussianPredictive, number: int) -> np.ndarray:
-        """None: there is nothing to decide."""
-        return np.empty(0, int)
-
     def measure(
         self,
-        target: LogDensity,
-        draws: Draws,
         sets: Mapping[str, Examples],
         predictives: Mapping[str, GaussianPredictive],
         shown: str,
+        log_density: np.ndarray | None = None,
     ) -> MethodMetrics:
         """See `Task.measure`. Targets from elsewhere are not looked at."""
         on_test, test = predictives["test"], sets["test"]
         name = PLUG_IN if on_test.num_draws == 1 else "mixture"
-        log_density = log_predictive(target, draws, test.inputs, test.targets)
+        assert log_density is not None
         evaluation = evaluate_regression(on_test, test.targets, log_density)
         scores = {
             label: {"standard deviation": predictive.std.reshape(len(predictive.std), -1).mean(1)}

@@ -1,11 +1,11 @@
 """The methods of an experiment, one after another, none of which can stop the others."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from probbnn.errors import InputError, first_line
-from probbnn.experiments.method import MethodResult, run_method
+from probbnn.errors import InputError, OutputError, first_line, is_about_output
+from probbnn.experiments.method import MethodResult, Sampling, run_method
 from probbnn.experiments.setup import Setup
 from probbnn.inference.runner import DivergenceError
 
@@ -18,18 +18,20 @@ class Failure:
 
     Attributes:
         reason: one line.
-        diverged: whether a chain became non-finite, rather than anything else.
+        diverged: whether the chains became non-finite, rather than anything else.
+        refused: whether it was not even begun.
     """
 
     reason: str
     diverged: bool
+    refused: bool = False
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
         """What an exception says, by its name if it is none of ours."""
         ours = isinstance(error, DivergenceError | InputError)
         reason = first_line(error) if ours else f"{type(error).__name__}: {first_line(error)}"
-        return cls(reason, isinstance(error, DivergenceError))
+        return cls(reason, isinstance(error, DivergenceError), isinstance(error, InputError))
 
 
 class Keeper(Protocol):
@@ -46,10 +48,11 @@ def run_methods(
     setup: Setup,
     seed: int,
     keeper: Keeper,
+    sampling: Sampling,
     *,
-    judged: bool,
-    progress: bool = True,
+    names: Sequence[str] | None = None,
     log: Callable[[str], None] = lambda line: None,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[list[MethodResult], dict[str, str]]:
     """Run all methods of an experiment on the same log density.
 
@@ -60,21 +63,29 @@ def run_methods(
         setup: the experiment.
         seed: seed of all random keys.
         keeper: is given each result as it comes.
-        judged: see `run_method`.
-        progress: show progress bars where stderr is a terminal.
+        sampling: how they are sampled.
+        names: only these; default: all.
         log: called with one line at each stage.
+        check: called between methods; raises where the run is to end.
 
     Returns:
         The results of those that finished, in order, and for the others the reason by name.
+
+    Raises:
+        OutputError: if there is no way to write any more. What was written is still there.
     """
     results, failures = [], {}
-    for name, planned in setup.methods.items():
+    for name in setup.methods if names is None else names:
+        check()
+        planned = setup.methods[name]
         log(f"{planned.run.label}: {planned}")
         try:
-            result = run_method(setup, seed, name, judged=judged, progress=progress)
+            result = run_method(setup, seed, name, sampling)
             keeper.add(result)
             results.append(result)
         except Exception as error:
+            if is_about_output(error):
+                raise OutputError(f"nothing can be written any more ({error.strerror})") from error
             failure = Failure.of(error)
             failures[name] = failure.reason
             log(f"{name} failed: {failure.reason}")

@@ -1,8 +1,14 @@
-"""One method of an experiment, from its random key to the verdict on it."""
+"""One method of an experiment, from its random key to the verdict on it.
 
+Predictions and whatever is followed along the chains are made while it samples, so that memory does
+not grow with its length and no draw need be stored.
+"""
+
+import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -10,24 +16,53 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from probbnn.datatree import to_datatree
-from probbnn.diagnostics import TemperatureMeters, diagnose, judge, measure_temperature
+from probbnn.diagnostics import TemperatureMeters, measure_temperature
+from probbnn.diagnostics.converged import Converged, Watching
 from probbnn.experiments.memory import PeakMemory
 from probbnn.experiments.records import ConvergenceRecord, CurvePoint, Meters, MethodMetrics
 from probbnn.experiments.setup import PlannedMethod, Setup, sample_method
+from probbnn.files import write_json
+from probbnn.follow import Follow
 from probbnn.inference.draws import Draws
-from probbnn.predictive import predict
+from probbnn.predictive import Predictions, predict
+from probbnn.subsample import evenly_spaced
 
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["MethodResult", "run_method"]
+__all__ = ["MethodResult", "Sampling", "run_method"]
 
 # The first training examples at which a learning curve looks, as the seed notebook does.
 _NUM_TRAIN_CURVE = 10_000
 # Inputs of the test set, of the boundary between its classes, and of each out-of-distribution set
-# at which the function is followed.
+# at which the function is followed; those of the boundary are found among more candidates.
 _NUM_PROBES = 20
+_NUM_CANDIDATES = 100
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the methods of an experiment are sampled.
+
+    Attributes:
+        home: the directory in which each method has one of its own, for checkpoints, ``None`` for
+            none; those that had been begun there go on.
+        keep_positions: whether the draws themselves are kept, all of them.
+        judged: whether methods are followed on their way, and diagnosed and judged.
+        budget: until they have converged, seconds that each Markov chain method has; ``None``: as
+            many steps as are planned.
+        more_steps: how much longer than planned.
+        force: go on although versions or machine have changed.
+        progress: show progress bars where stderr is a terminal.
+    """
+
+    home: Path | None = None
+    keep_positions: bool = False
+    judged: bool = True
+    budget: float | None = None
+    more_steps: int = 0
+    force: bool = False
+    progress: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +72,7 @@ class MethodResult:
     Attributes:
         method: its name.
         label: what tables and figures call it.
-        draws: its draws.
+        draws: its draws, with those positions that were kept: all, or evenly spaced ones.
         predictives: what `probbnn.predict` gives for "test" and each out-of-distribution set.
         meters: the temperature, of a Markov chain.
         metrics: what ``metrics.json`` holds for the method.
@@ -55,9 +90,7 @@ class MethodResult:
     tree: "xarray.DataTree | None" = None
 
 
-def run_method(
-    setup: Setup, seed: int, name: str, *, judged: bool, progress: bool = True
-) -> MethodResult:
+def run_method(setup: Setup, seed: int, name: str, sampling: Sampling) -> MethodResult:
     """Run one method, predict with it, and measure it.
 
     Its random key belongs to its name, so that its draws depend neither on the company that it
@@ -67,45 +100,91 @@ def run_method(
         setup: the experiment.
         seed: seed of all random keys.
         name: which method.
-        judged: whether to follow it on its way, and to diagnose and judge its draws.
-        progress: show a progress bar where stderr is a terminal.
+        sampling: how it is to be sampled.
     """
     planned = setup.methods[name]
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     start_key, sample_key = jax.random.split(key)
-    curve = _LearningCurve(setup, planned.num_steps)
-    is_followed = judged and planned.is_stepwise
+    meters_key = jax.random.fold_in(key, zlib.crc32(b"temperature meters"))
+    home = None if sampling.home is None else sampling.home / name
+    predictions = _predictions(setup)
+    collectors = dict(predictions.collectors)
+    watching = _watching(setup, planned, meters_key, sampling) if sampling.judged else None
+    if watching is not None:
+        collectors |= watching.collectors(setup.target)
+    curve = _LearningCurve(setup, planned.num_steps, home)
+    is_followed = sampling.judged and planned.is_stepwise
     with PeakMemory() as memory:
         draws = sample_method(
             sample_key,
             setup,
             name,
+            home=home,
+            more_steps=sampling.more_steps,
+            force=sampling.force,
             initial_positions=_common_start(start_key, setup, planned),
             callback=curve.measure if is_followed else None,
             callback_steps=curve.steps if is_followed else (),
-            progress=progress,
+            collectors=collectors,
+            keep_positions=sampling.keep_positions,
+            observer=watching if planned.method.is_markov_chain() else None,
+            until=watching if isinstance(watching, Converged) else None,
+            progress=sampling.progress,
         )
-    predictives = {
-        label: predict(setup.target, draws, examples.inputs)
-        for label, examples in setup.sets.items()
-    }
-    meters = _meters(jax.random.fold_in(key, zlib.crc32(b"temperature meters")), setup, name, draws)
+    predictives = predictions.of(draws)
+    measured = setup.task.measure(
+        setup.sets, predictives, setup.experiment.predictive, predictions.log_density(draws)
+    )
     metrics = replace(
-        setup.task.measure(
-            setup.target, draws, setup.sets, predictives, setup.experiment.predictive
-        ),
+        measured,
         label=planned.run.label,
         temperature=draws.temperature,
-        temperature_meters=None if meters is None else Meters.from_dict(meters.to_dict()),
         num_chains=draws.num_chains,
         num_draws=draws.num_draws,
         seconds=draws.seconds,
         compile_seconds=draws.compile_seconds,
         passes=None if draws.passes is None else float(draws.passes[-1]),
         curve=tuple(curve.points),
+        stopped=draws.stopped,
     )
-    result = MethodResult(name, planned.run.label, draws, predictives, meters, metrics, memory)
-    return _judge(setup, result) if judged else result
+    if watching is None:
+        meters = _meters(meters_key, setup, planned, draws)
+        metrics = replace(metrics, temperature_meters=_on_record(meters))
+        return MethodResult(name, planned.run.label, draws, predictives, meters, metrics, memory)
+    look = watching.look(setup.target, draws)
+    metrics = replace(metrics, temperature_meters=_on_record(look.meters))
+    if planned.method.is_markov_chain():
+        convergence, verdict = look.judged()
+        record = ConvergenceRecord.from_dict(convergence.to_dict())
+        metrics = replace(metrics, convergence=record, verdict=verdict)
+    return MethodResult(
+        name, planned.run.label, look.kept, predictives, look.meters, metrics, memory, look.tree
+    )
+
+
+def _predictions(setup: Setup) -> Predictions:
+    sets = {label: setup.target.check_inputs(e.inputs) for label, e in setup.sets.items()}
+    scored = ("test", setup.test.targets) if setup.task.by_density else None
+    return Predictions(setup.target, sets, scored)
+
+
+def _watching(
+    setup: Setup, planned: PlannedMethod, rng_key: jax.Array, sampling: Sampling
+) -> Watching:
+    inputs = setup.test.inputs
+    probes = {"test": inputs[:_NUM_PROBES]}
+    if setup.task.has_boundary:
+        probes["boundary"] = inputs[evenly_spaced(len(inputs), _NUM_CANDIDATES)]
+    probes |= {label: examples.inputs[:_NUM_PROBES] for label, examples in setup.ood.items()}
+    follow = Follow.of(setup.target, probes, setup.test.data, _NUM_PROBES)
+    settings: dict[str, Any] = {
+        "follow": follow,
+        "num_chains": planned.num_chains,
+        "rng_key": rng_key,
+    }
+    if sampling.budget is not None and planned.method.is_markov_chain():
+        return Converged(max_seconds=sampling.budget, **settings)
+    return Watching(**settings)
 
 
 def _common_start(rng_key: jax.Array, setup: Setup, planned: PlannedMethod) -> Any:
@@ -122,18 +201,32 @@ def _common_start(rng_key: jax.Array, setup: Setup, planned: PlannedMethod) -> A
 
 
 class _LearningCurve:
-    """How good all chains together are on training and test data, at a few steps of a run."""
+    """How good all chains together are on training and test data, at a few steps of a run.
 
-    def __init__(self, setup: Setup, num_steps: int) -> None:
+    In a file of its own, so that a run that is resumed has the points of before.
+    """
+
+    def __init__(self, setup: Setup, num_steps: int, home: Path | None) -> None:
         experiment = setup.experiment
         # Rounded down, as the seed notebook has it.
         steps = np.linspace(0, num_steps - 1, experiment.curve_points + 1).astype(int)
         self.steps = np.unique(1 + steps).tolist()
-        self.points: list[CurvePoint] = []
         self._setup = setup
         self._name = experiment.curve_predictive
+        self._path = None if home is None else home / "curve.json"
+        self._points: dict[int, CurvePoint] = {}
+
+    @property
+    def points(self) -> list[CurvePoint]:
+        """Those that were measured, in order."""
+        if self._path is not None and self._path.is_file():
+            known = json.loads(self._path.read_text(encoding="utf-8"))
+            before = {p.step: p for p in map(CurvePoint.from_dict, known)}
+            self._points = before | self._points
+        return [self._points[step] for step in sorted(self._points)]
 
     def measure(self, step: int, positions: Any) -> None:
+        """Measure a point."""
         chains = Draws(jax.tree.map(lambda leaf: leaf[:, None], positions), "learning curve")
         train, test = (
             self._setup.task.score(
@@ -146,40 +239,18 @@ class _LearningCurve:
                 (self._setup.test, None),
             )
         )
-        self.points.append(CurvePoint(step, train, test))
+        self._points[step] = CurvePoint(step, train, test)
+        if self._path is not None:
+            write_json(self._path, self.points)
 
 
-def _meters(rng_key: jax.Array, setup: Setup, name: str, draws: Draws) -> TemperatureMeters | None:
-    if draws.temperature is None or not setup.methods[name].method.is_markov_chain():
+def _meters(
+    rng_key: jax.Array, setup: Setup, planned: PlannedMethod, draws: Draws
+) -> TemperatureMeters | None:
+    if draws.temperature is None or not planned.method.is_markov_chain():
         return None
     return measure_temperature(rng_key, setup.target, draws)
 
 
-def _judge(setup: Setup, result: MethodResult) -> MethodResult:
-    """The result with its tree and, of a Markov chain, diagnostics and verdict."""
-    tree = to_datatree(
-        result.draws,
-        setup.target,
-        _probes(setup, result),
-        held_out=setup.test.data,
-        meters=result.meters,
-    )
-    if not setup.methods[result.method].method.is_markov_chain():
-        return replace(result, tree=tree)
-    convergence = diagnose(tree)
-    metrics = replace(
-        result.metrics,
-        convergence=ConvergenceRecord.from_dict(convergence.to_dict()),
-        verdict=judge(convergence, result.meters, result.draws.settings),
-    )
-    return replace(result, tree=tree, metrics=metrics)
-
-
-def _probes(setup: Setup, result: MethodResult) -> dict[str, np.ndarray]:
-    at = setup.task.boundary(result.predictives["test"], _NUM_PROBES)
-    probes = {
-        "test": setup.test.inputs[:_NUM_PROBES],
-        "boundary": setup.test.inputs[at],
-        **{label: examples.inputs[:_NUM_PROBES] for label, examples in setup.ood.items()},
-    }
-    return {label: inputs for label, inputs in probes.items() if len(inputs)}
+def _on_record(meters: TemperatureMeters | None) -> Meters | None:
+    return None if meters is None else Meters.from_dict(meters.to_dict())

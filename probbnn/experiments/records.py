@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from probbnn.diagnostics import Diagnostic, Verdict
+from probbnn.experiments.customise import Request
 from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.record import Record, read_fields, read_value
 from probbnn.metrics import AccuracyVsConfidence, Interval, OodMetrics, Reliability, RiskCoverage
@@ -134,7 +135,7 @@ class MethodRecord(Record):
     """How a method of a run ended.
 
     Attributes:
-        status: "finished", "diverged" (a chain became non-finite) or "failed" (anything else).
+        status: "finished", "diverged" (the chains became non-finite) or "failed" (anything else).
         settings: what it ran with, or was to run with.
         temperature: T of what it sampled, ``None`` where it samples nothing.
         seconds: wall time of the steps, compilation apart.
@@ -182,12 +183,18 @@ class RunRecord(ResultRecord):
     Attributes:
         data: "train", "test" and each out-of-distribution set.
         methods: those that have ended, by name.
+        request: what was asked of the command line, ``None`` of an experiment made in Python.
+        budget: until it has converged, seconds that each method has; ``None``: as planned.
+        more_steps: how much longer than planned, after warm-up.
     """
 
     FILE: ClassVar[str] = "run.json"
 
     data: Mapping[str, DataRecord] = field(default_factory=dict)
     methods: Mapping[str, MethodRecord] = field(default_factory=dict)
+    request: Request | None = None
+    budget: float | None = None
+    more_steps: int | None = None
 
 
 # metrics.json
@@ -313,6 +320,7 @@ class MethodMetrics(Record):
         uncertainty: of all sets.
         convergence: ``None`` for what is no Markov chain.
         verdict: likewise.
+        stopped: why a run until it has converged stopped, ``""`` for any other.
     """
 
     label: str = ""
@@ -332,6 +340,7 @@ class MethodMetrics(Record):
     uncertainty: Uncertainty | None = None
     convergence: ConvergenceRecord | None = None
     verdict: Verdict | None = None
+    stopped: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,9 +17,11 @@ from probbnn.experiments.evaluation import Task, task_of
 from probbnn.experiments.examples import Examples
 from probbnn.experiments.experiment import Cosine, Experiment, MethodRun
 from probbnn.experiments.presets import Preset
-from probbnn.experiments.records import ExperimentRecord
+from probbnn.experiments.records import ExperimentRecord, RunRecord, read
 from probbnn.files import claim
+from probbnn.inference.directory import is_begun, steps_asked
 from probbnn.inference.draws import Draws
+from probbnn.inference.resume import resume
 from probbnn.inference.sample import DEFAULT_BATCH_SIZE, sample
 from probbnn.posterior.flax import LogDensity
 from probbnn.predictive import predict
@@ -134,6 +136,11 @@ def begin(
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
     directory = Path(directory)
+    if _is_unfinished(directory):
+        raise InputError(
+            f"{directory} holds a run that has not finished; go on with `probbnn resume "
+            f"{directory}`, or choose another directory with --out"
+        )
     is_new = claim(directory)
     try:
         if isinstance(experiment, Preset):
@@ -143,6 +150,14 @@ def begin(
         if is_new:
             directory.rmdir()
         raise
+
+
+def _is_unfinished(directory: Path) -> bool:
+    try:
+        record = read(RunRecord, directory)
+    except InputError:
+        return False
+    return record is not None and record.status != "finished"
 
 
 def prepare(experiment: Experiment) -> Setup:
@@ -195,33 +210,55 @@ def sample_method(
     setup: Setup,
     name: str,
     *,
+    home: Path | None = None,
+    more_steps: int = 0,
+    force: bool = False,
     initial_positions: Any = None,
-    callback: Callable[[int, Any], None] | None = None,
     callback_steps: Sequence[int] = (),
-    progress: bool = True,
+    keep_positions: bool = True,
+    **watched: Any,
 ) -> Draws:
     """`probbnn.sample` as a row of an experiment asks for it; see there.
 
+    Args:
+        rng_key: the only source of randomness.
+        setup: the experiment.
+        name: which row.
+        home: the directory of this row, from which it goes on if it had been begun there.
+        more_steps: how many more than planned, whether it had been begun or not.
+        force: see `probbnn.resume`.
+        initial_positions: where chains start.
+        callback_steps: where it is looked at.
+        keep_positions: whether the draws themselves are kept.
+        **watched: what else both take.
+
     Raises:
-        DivergenceError: when a chain becomes non-finite.
+        DivergenceError: when all chains become non-finite.
     """
     planned = setup.methods[name]
-    draws = sample(
-        rng_key,
-        setup.target,
-        name,
-        num_chains=planned.num_chains,
-        num_steps=planned.num_steps,
-        num_warmup=planned.num_warmup,
-        thinning=planned.thinning,
-        batch_size=planned.batch_size,
-        shared_minibatches=planned.run.shared_minibatches,
-        initial_positions=initial_positions,
-        callback=callback,
-        callback_steps=callback_steps,
-        progress=progress,
-        **planned.settings,
-    )
+    watched["callback_steps"] = callback_steps
+    if home is not None and is_begun(home):
+        method = planned.method.of(planned.settings)
+        missing = planned.num_steps + more_steps - steps_asked(home)
+        draws = resume(home, setup.target, method, more_steps=missing, force=force, **watched)
+    else:
+        draws = sample(
+            rng_key,
+            setup.target,
+            name,
+            num_chains=planned.num_chains,
+            num_steps=planned.num_steps + more_steps,
+            num_warmup=planned.num_warmup,
+            thinning=planned.thinning,
+            batch_size=planned.batch_size,
+            shared_minibatches=planned.run.shared_minibatches,
+            initial_positions=initial_positions,
+            keep_positions=keep_positions,
+            on_divergence="exclude",
+            out=home,
+            **watched,
+            **planned.settings,
+        )
     return replace(draws, settings={**draws.settings, **planned.run.settings})
 
 

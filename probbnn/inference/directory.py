@@ -11,11 +11,12 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +32,11 @@ from probbnn.machine import environment
 from probbnn.posterior.base import Posterior
 from probbnn.types import Position, PRNGKey
 
-__all__ = ["Lock", "SamplingDirectory"]
+__all__ = ["Lock", "SamplingDirectory", "Saved", "is_begun", "is_held", "steps_asked"]
 
 _FILE = "sampling.json"
+# What a run that was killed before its first checkpoint can have left.
+_OURS = {"checkpoints", "draws.zarr", "lock", "curve.json", "progress.json", f"{_FILE}.part"}
 # Of these the draws depend on the version.
 _DECISIVE = ("probbnn", "jax", "jaxlib", "flax", "optax", "blackjax", "numpyro")
 _NUM_EXAMPLES = 64
@@ -69,6 +72,33 @@ class Lock:
         """Let others have it."""
         with contextlib.suppress(OSError):
             os.close(self._file)
+
+
+def is_held(directory: Path) -> bool:
+    """Whether some process, this one included, holds the lock of a directory."""
+    if not (directory / "lock").is_file():
+        return False
+    try:
+        Lock(directory).release()
+    except InputError:
+        return True
+    return False
+
+
+class Saved(NamedTuple):
+    """What a checkpoint holds.
+
+    Attributes:
+        state: where the run was.
+        plan: its steps.
+        stopped: why it had ended, ``""`` if it had not, or had taken all its steps.
+        looks: what had been found on the way.
+    """
+
+    state: RunState
+    plan: Plan
+    stopped: str
+    looks: list[str]
 
 
 class SamplingDirectory:
@@ -164,8 +194,15 @@ class SamplingDirectory:
                 "an uninterrupted run; go on all the same with force=True"
             )
 
-    def save(self, run: Run, state: RunState, stopped: str = "") -> None:
-        """Write a checkpoint in the background; ``stopped``: why the run has ended, if it has."""
+    def save(self, run: Run, state: RunState, stopped: str = "", looks: Sequence[str] = ()) -> None:
+        """Write a checkpoint in the background.
+
+        Args:
+            run: what runs.
+            state: where it is.
+            stopped: why the run has ended, if it has.
+            looks: what was found by who says so.
+        """
         plan = run.plan
         record = {
             "plan": {
@@ -178,6 +215,7 @@ class SamplingDirectory:
             "compile_seconds": state.compile_seconds,
             "rate": state.rate,
             "stopped": stopped,
+            "looks": list(looks),
             "settled": int(state.clock.step) >= plan.num_warmup,
         }
         self._tell(self._checkpoints.save(state.on_device, record))
@@ -191,8 +229,8 @@ class SamplingDirectory:
                 stacklevel=4,
             )
 
-    def newest(self, template: RunState, settled: RunState) -> tuple[RunState, Plan, str] | None:
-        """State, plan and why it had stopped, of the newest checkpoint; ``None`` if there is none.
+    def newest(self, template: RunState, settled: RunState) -> "Saved | None":
+        """The newest checkpoint; ``None`` if there is none.
 
         Warns of newer ones that cannot be read.
 
@@ -221,7 +259,20 @@ class SamplingDirectory:
         state = RunState(*found.state)._replace(
             rate=made["rate"], seconds=made["seconds"], compile_seconds=made["compile_seconds"]
         )
-        return state, plan, made["stopped"]
+        return Saved(state, plan, made["stopped"], made["looks"])
+
+    @property
+    def steps_asked(self) -> int:
+        """Steps per chain that the run is to take."""
+        return _steps_asked(self.record)
+
+    def lengthen(self, run: Run, state: RunState, more_steps: int) -> None:
+        """Make the run longer for good, whatever happens now."""
+        before = self.steps_asked
+        self.save(run, state)
+        self._tell(self._checkpoints.wait())
+        self.record["num_steps"] = before + more_steps
+        self._write()
 
     def note_progress(self, **numbers: float | None) -> None:
         """Write where the run is."""
@@ -234,6 +285,8 @@ class SamplingDirectory:
         self._tell(self._checkpoints.wait())
         with contextlib.suppress(OSError):  # the checkpoint is what counts
             self._write()
+            if status == "finished":
+                self._checkpoints.thin()
 
     def close(self) -> None:
         """Let go of the directory."""
@@ -242,6 +295,30 @@ class SamplingDirectory:
 
     def _write(self) -> None:
         write_json(self.path / _FILE, self.record)
+
+
+def is_begun(path: Path) -> bool:
+    """Whether a run there can be resumed; what one has left that cannot is cleared away."""
+    if (path / _FILE).is_file():
+        return True
+    if path.is_dir() and not path.is_symlink() and {p.name for p in path.iterdir()} <= _OURS:
+        lock = Lock(path)  # nobody is just beginning it
+        shutil.rmtree(path)
+        lock.release()
+    return False
+
+
+def steps_asked(path: Path) -> int:
+    """Steps per chain that the run there is to take, as `resume` may have made it longer.
+
+    Raises:
+        InputError: if there is none, or it is damaged.
+    """
+    return _steps_asked(read_record(path))
+
+
+def _steps_asked(record: Mapping[str, Any]) -> int:
+    return int(record.get("num_steps", record["call"]["num_steps"]))
 
 
 def read_record(path: Path) -> dict[str, Any]:

@@ -82,7 +82,11 @@ class Draws:
         """The last draw of each chain alone."""
         return self._some(slice(-1, None))
 
-    def _some(self, which: slice) -> "Draws":
+    def at(self, numbers: np.ndarray, positions: Position) -> "Draws":
+        """Some of the draws of each chain, by their numbers, with positions kept apart of them."""
+        return replace(replace(self, positions=None)._some(numbers), positions=positions)
+
+    def _some(self, which: Any) -> "Draws":
         return replace(
             self,
             positions=jax.tree.map(lambda leaf: leaf[:, which], self.positions),

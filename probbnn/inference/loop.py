@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -38,7 +38,14 @@ class Observer(Protocol):
 
 
 class Until(Observer, Protocol):
-    """Says when a run has gone on for long enough; `str` says what it waits for."""
+    """Says when a run has gone on for long enough; `str` says what it waits for.
+
+    Attributes:
+        looks: what it found at each look so far, a word each; a run that is resumed has those of
+            before.
+    """
+
+    looks: list[str]
 
     def reached(self, target: Posterior, draws: Draws) -> str:
         """Why the run can stop now, ``""`` if it is to go on, seeing the draws of a whole look."""
@@ -59,8 +66,14 @@ def run_to_end(
     directory: SamplingDirectory | None = None,
     checkpoint_seconds: float,
     progress: bool,
+    looks: Sequence[str] = (),
 ) -> Draws:
-    """Go on until all steps are taken, or as long as ``until`` says; see `probbnn.sample`."""
+    """Go on until all steps are taken, or as long as ``until`` says; see `probbnn.sample`.
+
+    ``looks`` are those that ``until`` has taken before.
+    """
+    if until is not None:
+        until.looks = list(looks)
     watch = _Watch(run, observer or until, directory, progress)
     # The first state is on disk by the first chunk, and that of a resumed run was before.
     saved, is_saved = time.monotonic(), True
@@ -92,7 +105,7 @@ def run_to_end(
                 if directory is not None and (
                     is_due or number or stopped or step == run.plan.num_warmup
                 ):
-                    directory.save(run, state)
+                    directory.save(run, state, looks=_looks(until))
                     saved, is_saved = time.monotonic(), True
                 if number:
                     raise _stopped_by(number, run, state)
@@ -100,7 +113,7 @@ def run_to_end(
                     break
         if directory is not None:
             if stopped or not is_saved:
-                directory.save(run, state, stopped)
+                directory.save(run, state, stopped, _looks(until))
             directory.end("finished")
     except BaseException as error:
         if directory is not None:
@@ -118,6 +131,10 @@ def run_to_end(
             stacklevel=3,
         )
     return draws
+
+
+def _looks(until: Until | None) -> Sequence[str]:
+    return () if until is None else until.looks
 
 
 def _status(error: BaseException) -> str:

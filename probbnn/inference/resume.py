@@ -101,10 +101,11 @@ def resume(
                 f"{home.path} has no checkpoint yet: the run ended before its first one; start anew"
                 " in another directory"
             )
-        state, plan, stopped = found
+        state, plan, stopped, looks = found
         run = replace(run, plan=replace(plan, stops=run.plan.stops))
         if more_steps:
             run, state = _longer(home, run, state, more_steps)
+            home.lengthen(run, state, more_steps)
         elif stopped:
             # It had ended for this reason, wherever it was.
             run = replace(run, plan=_ended(run.plan, int(state.clock.step)))
@@ -112,6 +113,7 @@ def resume(
     except BaseException:
         home.close()
         raise
+    run = replace(run, settings={**run.settings, "num_steps": home.steps_asked})
     home.record["status"] = "running"
     draws = run_to_end(
         run,
@@ -122,6 +124,7 @@ def resume(
         directory=home,
         checkpoint_seconds=checkpoint_seconds,
         progress=progress,
+        looks=looks,
     )
     return replace(draws, stopped=draws.stopped or ("" if more_steps else stopped))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from probbnn.inference.draws import Draws
 
-__all__ = ["Interrupted", "Terminated", "deferred", "interruption"]
+__all__ = ["Interrupted", "Terminated", "deferred", "interruptible", "interruption"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -60,9 +60,38 @@ def deferred() -> Iterator[Callable[[], int | None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
+    with _handled_by(handler):
+        yield lambda: came[0] if came else None
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """Within it SIGTERM raises `Terminated` as SIGINT raises `KeyboardInterrupt`.
+
+    Yields a function that raises once more what a callback of a library has swallowed.
+    """
+    came: list[int] = []
+
+    def handler(number: int, frame: object) -> None:
+        came.append(number)
+        raise interruption(number)
+
+    def again() -> None:
+        if came:
+            raise interruption(came[0])
+
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    with _handled_by(handler):
+        yield again
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, object], None]) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
-        yield lambda: came[0] if came else None
+        yield
     finally:
         for number, previous in before.items():
             # None stands for a handler that Python did not install.

@@ -17,7 +17,11 @@ def measured(target, data, num_chains=3, shown="", **ood):
     sets |= {label: Examples.outside(inputs, label) for label, inputs in ood.items()}
     predictives = {k: pb.predict(target, draws, examples.inputs) for k, examples in sets.items()}
     task = task_of(predictives["test"])
-    return predictives, task.measure(target, draws, sets, predictives, shown or task.predictives[0])
+    test = sets["test"]
+    density = (
+        pb.log_predictive(target, draws, test.inputs, test.targets) if task.by_density else None
+    )
+    return predictives, task.measure(sets, predictives, shown or task.predictives[0], density)
 
 
 def test_classification(target, classes):
