@@ -104,6 +104,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of each method with --until-converged: 90s, 30m, 2h (default 1h)",
     )
 
+    _add_checkpoints(run)
+
     resume = commands.add_parser(
         "resume", help="go on with a run that something ended, or make a finished one longer"
     )
@@ -118,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="go on although versions or machine have changed, which changes the draws to come",
     )
+
+    _add_checkpoints(resume)
 
     watch = commands.add_parser("watch", help="show how a run in another terminal is getting on")
     watch.set_defaults(command=_watch)
@@ -164,6 +168,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_checkpoints(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--checkpoint-every",
+        metavar="TIME",
+        type=_seconds,
+        default=60.0,
+        help="time from one checkpoint to the next (default 60s)",
+    )
+
+
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.budget is not None and not arguments.until_converged:
         raise pb.InputError("--budget is that of --until-converged; give both, or neither")
@@ -187,6 +201,7 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         data_dir=arguments.data_dir,
         until_converged=(arguments.budget or _BUDGET) if arguments.until_converged else None,
+        checkpoint_seconds=arguments.checkpoint_every,
     )
 
 
@@ -197,6 +212,7 @@ def _resume(arguments: argparse.Namespace) -> int:
         more_steps=arguments.steps,
         data_dir=arguments.data_dir,
         force=arguments.force,
+        checkpoint_seconds=arguments.checkpoint_every,
     )
 
 

@@ -24,6 +24,7 @@ from probbnn.experiments.setup import PlannedMethod, Setup, sample_method
 from probbnn.files import write_json
 from probbnn.follow import Follow
 from probbnn.inference.draws import Draws
+from probbnn.inference.sample import CHECKPOINT_SECONDS
 from probbnn.predictive import Predictions, predict
 from probbnn.subsample import evenly_spaced
 
@@ -53,6 +54,7 @@ class Sampling:
             many steps as are planned.
         more_steps: how much longer than planned.
         force: go on although versions or machine have changed.
+        checkpoint_seconds: from one checkpoint to the next.
         progress: show progress bars where stderr is a terminal.
     """
 
@@ -62,6 +64,7 @@ class Sampling:
     budget: float | None = None
     more_steps: int = 0
     force: bool = False
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     progress: bool = True
 
 
@@ -129,6 +132,7 @@ def run_method(setup: Setup, seed: int, name: str, sampling: Sampling) -> Method
             keep_positions=sampling.keep_positions,
             observer=watching if planned.method.is_markov_chain() else None,
             until=watching if isinstance(watching, Converged) else None,
+            checkpoint_seconds=sampling.checkpoint_seconds,
             progress=sampling.progress,
         )
     predictives = predictions.of(draws)

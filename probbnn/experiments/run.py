@@ -27,6 +27,7 @@ from probbnn.experiments.presets import Preset
 from probbnn.experiments.records import RunRecord, read
 from probbnn.experiments.setup import Setup, begin, prepare
 from probbnn.files import plain
+from probbnn.inference.sample import CHECKPOINT_SECONDS
 from probbnn.inference.signals import interruptible
 
 __all__ = ["RunResult", "resume_run", "run"]
@@ -60,6 +61,7 @@ def run(
     seed: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
     until_converged: float | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
@@ -75,6 +77,7 @@ def run(
         data_dir: see `probbnn.load`; of a preset.
         until_converged: let each Markov chain go on until its verdict is *converged*, for this many
             seconds at most; see `probbnn.converged`.
+        checkpoint_seconds: from one checkpoint to the next; see `probbnn.sample`.
         progress: show progress bars where stderr is a terminal.
         log: called with one line at each stage, such as ``print``.
 
@@ -92,7 +95,8 @@ def run(
     with interruptible() as check:
         path, setup = begin(experiment, out, seed, data_dir, progress=progress)
         directory = RunDirectory.begin(path, setup, seed, request=request, budget=until_converged)
-        return _run(directory, setup, Sampling(progress=progress), None, log, check)
+        sampling = Sampling(checkpoint_seconds=checkpoint_seconds, progress=progress)
+        return _run(directory, setup, sampling, None, log, check)
 
 
 def resume_run(
@@ -102,6 +106,7 @@ def resume_run(
     more_steps: int = 0,
     data_dir: str | os.PathLike[str] | None = None,
     force: bool = False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
@@ -118,6 +123,7 @@ def resume_run(
             as fits and step sizes that follow a schedule, keep their result.
         data_dir: see `probbnn.load`; of a preset.
         force: go on although versions or machine have changed, which changes the draws to come.
+        checkpoint_seconds: from one checkpoint to the next.
         progress: show progress bars where stderr is a terminal.
         log: called with one line at each stage, such as ``print``.
 
@@ -142,7 +148,12 @@ def resume_run(
         if more_steps:
             home.again(list(setup.methods))
         names = home.unfinished
-        sampling = Sampling(more_steps=more, force=force, progress=progress)
+        sampling = Sampling(
+            more_steps=more,
+            force=force,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=progress,
+        )
         return _run(home, setup, sampling, names, log, check)
 
 

@@ -1,0 +1,166 @@
+"""How often a run that is to stop when it has converged stops too early.
+
+    python benchmarks/stopping.py
+
+draws chains of known truth with NumPy and looks at them as `probbnn.converged` does: after 512
+steps and then after twice as many each time, at the second half of them, of which at most 512 draws
+of each chain are kept. The truth follows from the process: how many effective draws there were in
+what was looked at. A stop is false where that is under 100, a quarter of what the rule asks for.
+Each kind has 400 seeds. Writes ``results/stopping.json`` and ``.md`` and fills the table of
+docs/long-runs.md. About ten minutes on two cores.
+"""
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from _results import fill, markdown_table, write
+from scipy import stats
+
+from probbnn.diagnostics.mixing import mixes, mixing_of
+from probbnn.diagnostics.trees import Quantities
+from probbnn.inference.thinning import kept
+
+_DOCS = Path(__file__).parents[1] / "docs" / "long-runs.md"
+NUM_SEEDS = 400
+NUM_CHAINS, CAPACITY, NUM_VALUES = 4, 512, 10
+FIRST, NUM_LOOKS = 512, 11
+# A stop with fewer effective draws in what was looked at is false.
+_FALSE = 100
+
+
+class Look(NamedTuple):
+    """Whether the rule holds, and how many effective draws there were."""
+
+    holds: bool
+    effective: float
+
+
+def autoregressive(rng: np.random.Generator, time: float, spread: float) -> list[Look]:
+    """Gaussian chains that forget within ``time`` steps, N(0, 1), started at N(0, spread²)."""
+    shape = NUM_CHAINS, NUM_VALUES
+    state = spread * rng.normal(size=shape)
+
+    def walk(state: np.ndarray, steps: int) -> np.ndarray:
+        memory = np.exp(-steps / time)
+        return memory * state + np.sqrt(1 - memory**2) * rng.normal(size=shape)
+
+    # The sum of the autocorrelations of exp(−k/time) is 1 + 2/(exp(1/time) − 1).
+    return looks(walk, state, 1 + 2 / np.expm1(1 / time), lambda state: state)
+
+
+def two_modes(rng: np.random.Generator, time: float, apart: float, scattered: bool) -> list[Look]:
+    """Two modes of equal weight, between which chains go once in ``time`` steps on average."""
+    state = rng.integers(2, size=(NUM_CHAINS, 1)) if scattered else np.zeros((NUM_CHAINS, 1), int)
+
+    def walk(state: np.ndarray, steps: int) -> np.ndarray:
+        other = 0.5 * -np.expm1(-2 * steps / time)
+        return state ^ (rng.random(state.shape) < other)
+
+    def seen(state: np.ndarray) -> np.ndarray:
+        return apart * state + rng.normal(size=(NUM_CHAINS, NUM_VALUES))
+
+    return looks(walk, state, 1 + 2 / np.expm1(2 / time), seen)
+
+
+def looks(
+    walk: Callable[[np.ndarray, int], np.ndarray],
+    state: np.ndarray,
+    sum_of_correlations: float,
+    seen: Callable[[np.ndarray], np.ndarray],
+) -> list[Look]:
+    """All looks at a process; ``walk`` goes on by so many steps, ``seen`` is what is followed."""
+    found = []
+    state = walk(state, FIRST // 2)
+    for number in range(NUM_LOOKS):
+        length = (FIRST // 2) << number
+        numbers, _ = kept(length, CAPACITY)
+        stride, draws = int(numbers[1] - numbers[0]), []
+        for _ in numbers:
+            state = walk(state, stride)
+            draws.append(seen(state))
+        values = np.stack(draws, axis=1)
+        mixing = mixing_of(Quantities([""] * NUM_VALUES, values))
+        found.append(Look(mixes(mixing), NUM_CHAINS * length / sum_of_correlations))
+    return found
+
+
+KINDS: dict[str, Callable[[np.random.Generator], list[Look]]] = {
+    **{
+        f"forgets within {time:,} steps, {name}": partial(autoregressive, time=time, spread=spread)
+        for time in (100, 1_000, 10_000, 100_000)
+        for name, spread in (("one start", 0.0), ("scattered", 1.0))
+    },
+    **{
+        f"two modes {apart:g} σ apart, {time:,} steps, {name}": partial(
+            two_modes, time=time, apart=apart, scattered=scattered
+        )
+        for apart in (2.0, 5.0)
+        for time in (1_000, 10_000, 100_000)
+        for name, scattered in (("one start", False), ("scattered", True))
+    },
+}
+
+
+def stops(name: str, seed: int) -> dict[str, tuple[int, float] | None]:
+    """At which look, and with how many effective draws, each rule stops."""
+    found = KINDS[name](np.random.default_rng(seed))
+    once = next(((i, x.effective) for i, x in enumerate(found) if x.holds), None)
+    pairs = zip(found, found[1:], strict=False)
+    twice = next(
+        ((i + 1, b.effective) for i, (a, b) in enumerate(pairs) if a.holds and b.holds), None
+    )
+    return {"first": once, "confirmed": twice}
+
+
+def main() -> None:
+    """Simulate all kinds, and write how often each rule was wrong."""
+    rows, content = [], {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        for name in KINDS:
+            results = list(pool.map(partial(stops, name), range(NUM_SEEDS), chunksize=20))
+            content[name] = {rule: summary([r[rule] for r in results]) for rule in results[0]}
+            print(name, content[name], flush=True)
+            cells = []
+            for found in content[name].values():
+                low, high = found["false stops, 95 %"]
+                cells += [
+                    f"{found['false stops']:.2%} [{low:.2%}, {high:.2%}]",
+                    f"{found['stopped']:.0%}",
+                    found["median effective draws"] and f"{found['median effective draws']:,.0f}",
+                ]
+            rows.append([name, *map(str, cells)])
+    heads = ["false", "stopped", "effective draws"]
+    table = markdown_table(
+        ["chains", *(f"{rule}: {head}" for rule in ("at once", "confirmed") for head in heads)],
+        rows,
+    )
+    write(
+        "stopping",
+        "python benchmarks/stopping.py",
+        {"seeds": NUM_SEEDS, "looks": NUM_LOOKS, "kinds": content},
+        f"# How often a run stops before it has converged\n\n{table}",
+    )
+    fill(_DOCS, {"stopping": table})
+
+
+def summary(found: list[tuple[int, float] | None]) -> dict[str, Any]:
+    """Of the stops of one rule in one kind."""
+    effective = [x[1] for x in found if x is not None]
+    false = sum(x < _FALSE for x in effective)
+    low, high = stats.binomtest(false, len(found)).proportion_ci(method="wilson")
+    return {
+        "false stops": false / len(found),
+        "false stops, 95 %": [float(low), float(high)],
+        "stopped": len(effective) / len(found),
+        "median effective draws": float(np.median(effective)) if effective else None,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,267 @@
+"""What is left of runs that are killed, of disks that are full, and of bad input.
+
+    python benchmarks/survival.py [--kills 52]
+
+1. Runs of the digits with psgld, sghmc, nuts and mclmc get SIGKILL at random moments, from the
+   first import to the last file, checkpoints being written four times a second; each goes on from
+   what it finds until it ends or is killed again. What came of it is compared, bit for bit, with a
+   run that nobody killed: metrics and verdicts (``metrics.json``), and whatever is followed along
+   the chains (``draws.nc``). SIGINT and SIGTERM are sent likewise, five of each to each method.
+2. Runs into small file systems of ten sizes (tmpfs, where it may be mounted), and into directories
+   that cannot be written to or vanish: exit code, number of lines, what is left, and whether the
+   run goes on once there is room.
+3. Bad input to ``probbnn run``, ``resume`` and ``watch``: exit code and message.
+
+The figures and the page are left out, which are made of the files that are compared. Writes
+``results/survival.json`` and ``.md``. About half an hour on two cores.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _results import markdown_table, write
+
+METHODS = {"psgld": 4_000, "sghmc": 4_000, "nuts": 150, "mclmc": 4_000}
+_HERE = Path(__file__)
+# Of one process that nobody kills.
+_LIMIT = 600
+
+
+def child(method: str, out: Path) -> None:
+    """Run one method, or go on with it."""
+    import probbnn as pb
+    from probbnn.experiments.customise import Request
+    from probbnn.report import page
+
+    page.write_report = lambda directories, out=None: directories[0]  # type: ignore[assignment]
+    settings: dict[str, Any] = {"progress": False, "checkpoint_seconds": 0.25}
+    if (out / "run.json").exists():
+        result = pb.resume_run(out, **settings)
+    else:
+        if out.exists():
+            shutil.rmtree(out)  # killed before there was anything to go on from
+        request = Request("digits", methods=(method,), num_steps=METHODS[method], num_chains=2)
+        result = pb.run(request, out, **settings)
+    sys.exit(1 if result.failures else 0)
+
+
+def start(method: str, out: Path) -> subprocess.Popen:
+    """A process that runs one method."""
+    return subprocess.Popen(
+        [sys.executable, str(_HERE), "--child", method, str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def differences(out: Path, wanted: Path) -> list[str]:
+    """Where two runs are not the same, clocks apart."""
+    import xarray as xr
+
+    def content(path: Path) -> Any:
+        found = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
+        for measured in found["methods"].values():
+            for name in ("seconds", "compile_seconds"):
+                measured.pop(name)
+        return found
+
+    found = [] if content(out) == content(wanted) else ["metrics.json"]
+    with xr.open_datatree(out / "draws.nc") as a, xr.open_datatree(wanted / "draws.nc") as b:
+        if not a.identical(b):
+            found.append("draws.nc")
+    return found
+
+
+def survive(folder: Path, kills: int) -> dict[str, Any]:
+    """Kill runs, and count what was lost."""
+    rng = random.Random(0)
+    counts: dict[str, dict[str, Any]] = {}
+    for method in METHODS:
+        wanted = folder / f"{method}-whole"
+        started = time.monotonic()
+        process = start(method, wanted)
+        _, error = process.communicate(timeout=_LIMIT)
+        if process.returncode:
+            raise RuntimeError(f"{method}: {error}")
+        seconds = time.monotonic() - started
+        count: dict[str, Any] = {"kills": 0, "within a checkpoint": 0, "interrupts": 0, "runs": 0}
+        count |= {"lost": 0, "different": 0, "wrong status": 0}
+        signals = [signal.SIGKILL] * (kills // len(METHODS))
+        signals += [signal.SIGINT, signal.SIGTERM] * 5
+        rng.shuffle(signals)
+        while signals:
+            out = folder / f"{method}-{count['runs']}"
+            count["runs"] += 1
+            while True:
+                process = start(method, out)
+                try:
+                    # Later each time on average, so that runs come to their end.
+                    wait = rng.uniform(0.05, 1.2) * seconds if signals else _LIMIT
+                    _, error = process.communicate(timeout=wait)
+                except subprocess.TimeoutExpired:
+                    number = signals.pop()
+                    process.send_signal(number)
+                    if number == signal.SIGKILL:
+                        count["kills"] += 1
+                        checkpoints = out / "methods" / method / "checkpoints"
+                        half = list(checkpoints.glob("*orbax-checkpoint-tmp*"))
+                        count["within a checkpoint"] += bool(half)
+                    else:
+                        count["interrupts"] += 1
+                    process.communicate(timeout=_LIMIT)
+                    ended = 0, -number, 128 + number
+                    # Before the library is there, a signal is Python's own affair.
+                    early = not (out / "run.json").exists()
+                    count["wrong status"] += process.returncode not in ended and not early
+                    continue
+                if process.returncode:
+                    count["lost"] += 1
+                    print(f"{method}, lost: {error}", flush=True)
+                elif found := differences(out, wanted):
+                    count["different"] += 1
+                    print(f"{method}, different: {found}", flush=True)
+                break
+            shutil.rmtree(out, ignore_errors=True)
+        counts[method] = count
+        print(method, count, flush=True)
+    return counts
+
+
+def command(*arguments: str, **options: Any) -> tuple[int, list[str]]:
+    """Exit code and lines on stderr of the program as a user calls it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "probbnn", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_LIMIT,
+        **options,
+    )
+    return done.returncode, done.stderr.strip().splitlines()
+
+
+def small_disks(folder: Path) -> list[dict[str, Any]]:
+    """Runs where there is too little room, and once more where there is some."""
+    rows = []
+    quick = ["--method", "map,sghmc", "--steps", "2000", "--chains", "2"]
+    for size in (4, 64, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768):
+        disk = folder / "disk"
+        disk.mkdir(exist_ok=True)
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            return [{"case": "full disks", "said": "no small file system can be mounted here"}]
+        try:
+            out = disk / "run"
+            code, lines = command("run", "digits", *quick, "--out", str(out))
+            left = sorted(p.name for p in out.iterdir()) if out.exists() else []
+            subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], check=True)
+            again = ["resume", str(out)] if "run.json" in left else ["run", "digits", *quick]
+            again += [] if "run.json" in left else ["--out", str(out)]
+            then, _ = command(*again)
+        finally:
+            subprocess.run(["umount", str(disk)], check=True)
+        rows.append(
+            {
+                "case": f"{size:,} kB",
+                "exit": code,
+                "lines": len(lines),
+                "said": lines[-1] if lines else "",
+                "half-written files": [name for name in left if "part" in name],
+                "goes on with": f"{again[0]}, exit {then}",
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def bad_input(folder: Path) -> list[dict[str, Any]]:
+    """What is refused, and how."""
+    done = folder / "psgld-whole"
+    other = folder / "other"
+    other.mkdir()
+    (other / "notes.txt").write_text("mine")
+    unfinished = folder / "unfinished"
+    shutil.copytree(done, unfinished)
+    record = json.loads((unfinished / "run.json").read_text())
+    record["status"] = "interrupted"
+    (unfinished / "run.json").write_text(json.dumps(record))
+    damaged = folder / "damaged"
+    shutil.copytree(unfinished, damaged)
+    (damaged / "run.json").write_text("{")
+    changed = folder / "changed"
+    shutil.copytree(unfinished, changed)
+    record["request"]["prior_scale"] = 2.0
+    (changed / "run.json").write_text(json.dumps(record))
+    cases = [
+        ["run", "digits", "--out", str(done)],
+        ["run", "digits", "--out", str(unfinished)],
+        ["run", "digits", "--out", str(other)],
+        ["run", "digits", "--budget", "5m"],
+        ["run", "digits", "--until-converged", "--budget", "soon"],
+        ["run", "digits", "--checkpoint-every", "-3s"],
+        ["resume", str(other)],
+        ["resume", str(folder / "nowhere")],
+        ["resume", str(damaged)],
+        ["resume", str(changed)],
+        ["resume", str(done), "--steps", "100"],
+        ["resume", str(done), "--steps", "+0"],
+        ["resume", str(done), "--steps", "+1e3"],
+        ["watch", str(other)],
+    ]
+    rows = []
+    for case in cases:
+        code, lines = command(*case)
+        said = lines[-1].replace(str(folder), "…") if lines else ""
+        shown = " ".join(case).replace(str(folder), "…")
+        rows.append({"case": shown, "exit": code, "lines": len(lines), "said": said})
+        print(rows[-1], flush=True)
+    return rows
+
+
+def main() -> None:
+    """Everything, and the page of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=52)
+    parser.add_argument("--child", nargs=2)
+    arguments = parser.parse_args()
+    if arguments.child:
+        method, out = arguments.child
+        child(method, Path(out))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        counts = survive(folder, arguments.kills)
+        refused = bad_input(folder)
+        disks = small_disks(folder)
+    keys = list(next(iter(counts.values())))
+    tables = [
+        "# What is left of a run that is killed\n",
+        markdown_table(["method", *keys], [[m, *c.values()] for m, c in counts.items()]),
+        "\n## Full disks\n",
+        _table(disks),
+        "\n## What is refused\n",
+        _table(refused),
+    ]
+    content = {"kills": counts, "full disks": disks, "bad input": refused}
+    write("survival", "python benchmarks/survival.py", content, "\n".join(tables))
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    return markdown_table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+if __name__ == "__main__":
+    main()
