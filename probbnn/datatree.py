@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from probbnn.follow import Follow, Followed, parameter_names
-from probbnn.inference.draws import Draws
+from probbnn.inference.draws import Draws, named
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.types import Position
@@ -112,6 +112,8 @@ def tree_of(
     tree.attrs["method"] = draws.method
     if draws.temperature is not None:
         tree.attrs["temperature"] = draws.temperature
+    if draws.excluded:
+        tree.attrs["excluded"] = named(draws.excluded)
     return tree
 
 

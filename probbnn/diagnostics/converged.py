@@ -119,13 +119,14 @@ class Watching:
             target: what was sampled.
             draws: what came of it.
         """
+        given = self.follow
         kept = kept_draws(draws)
         numbers, _ = draws.collected[_KEPT]
         meters = None
         if draws.temperature is not None and _is_chain(draws.method):
             key = jax.random.key(0) if self._rng_key is None else self._rng_key
             meters = measure_temperature(key, target, kept)
-        follow, followed = self.follow.at_the_boundary(self.follow.collected(draws))
+        follow, followed = given.at_the_boundary(given.collected(draws))
         along = followed["parameters"].numbers
         tree = tree_of(
             follow,

@@ -82,6 +82,7 @@ def diagnose(tree: trees.Tree, superchains: Sequence[int] | None = None) -> Conv
         drift=drift(tree),
         num_nonfinite=_num_nonfinite(parameters, function),
         num_divergent=_num_divergent(tree),
+        excluded=str(attrs.get("excluded", "")),
     )
     if num_draws >= ranks.MIN_DRAWS:
         convergence = _with_mixing(convergence, parameters, function, ids)

@@ -40,6 +40,8 @@ class Findings:
             chains.
         num_nonfinite: draws, over all chains, at which something is NaN or infinite.
         num_divergent: draws that ended a divergent trajectory, of kernels that say so.
+        excluded: the chains that became non-finite and are no part of all this, and when; ``""``
+            if there are none.
         missing: what is ``None``, and why.
     """
 
@@ -62,6 +64,7 @@ class Findings:
     drift: float | None = None
     num_nonfinite: int = 0
     num_divergent: int | None = None
+    excluded: str = ""
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -2,7 +2,8 @@
 
 The first rule that holds decides; the evidence lists all that was found.
 
-1. *diverged*: a draw is not finite, or more than 1 % of the trajectories ended in a divergence.
+1. *diverged*: a draw is not finite, a chain was left out because it was not, or more than 1 % of
+   the trajectories ended in a divergence.
 2. *biased by minibatch noise or step size*: the configurational temperature is more than the
    tolerance (10 %) above T and its interval above T, or a layer's whole interval is that far above
    T, while the log density does not drift (R-hat within chains up to 1.1); or the noise of
@@ -164,6 +165,12 @@ def _divergence(c: Convergence) -> _Finding | None:
         return _Finding(
             "diverged",
             f"draws that are not finite: {c.num_nonfinite} of {total}",
+            "divide the step size by ten, or start from a point estimate",
+        )
+    if c.excluded:
+        return _Finding(
+            "diverged",
+            f"left out, because they became non-finite: {c.excluded}",
             "divide the step size by ten, or start from a point estimate",
         )
     if c.num_divergent is not None and c.num_divergent > _MAX_DIVERGENT * total:

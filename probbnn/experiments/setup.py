@@ -254,7 +254,6 @@ def sample_method(
             shared_minibatches=planned.run.shared_minibatches,
             initial_positions=initial_positions,
             keep_positions=keep_positions,
-            on_divergence="exclude",
             out=home,
             **watched,
             **planned.settings,

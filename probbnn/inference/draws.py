@@ -9,7 +9,7 @@ import numpy as np
 
 from probbnn.types import Position, PyTree
 
-__all__ = ["Draws"]
+__all__ = ["Draws", "named"]
 
 
 @dataclass(frozen=True)
@@ -94,3 +94,13 @@ class Draws:
             draw_steps=None if self.draw_steps is None else self.draw_steps[which],
             passes=None if self.passes is None else self.passes[which],
         )
+
+
+def named(excluded: Mapping[int, int]) -> str:
+    """Chains and the step at which each left the finite numbers, in words.
+
+    Examples:
+        >>> named({0: 12, 3: 1_500})
+        'chain 0 at step 12, chain 3 at step 1,500'
+    """
+    return ", ".join(f"chain {chain} at step {step:,}" for chain, step in excluded.items())

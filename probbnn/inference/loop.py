@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from tqdm.auto import tqdm
 
 from probbnn.inference.directory import SamplingDirectory
-from probbnn.inference.draws import Draws
+from probbnn.inference.draws import Draws, named
 from probbnn.inference.runner import DivergenceError, Run, RunState, advance, finish, restart
 from probbnn.inference.signals import deferred, interruption
 from probbnn.posterior.base import Posterior
@@ -124,10 +124,9 @@ def run_to_end(
             directory.close()
     draws = replace(finish(run, state), stopped=stopped)
     if draws.excluded:
-        names = ", ".join(f"chain {c} at step {s}" for c, s in draws.excluded.items())
         warnings.warn(
-            f"{run.name}: left out, because they became non-finite: {names}; a smaller step size "
-            "keeps them",
+            f"{run.name}: left out, because they became non-finite: {named(draws.excluded)}; a "
+            "smaller step size keeps them",
             stacklevel=3,
         )
     return draws

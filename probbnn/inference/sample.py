@@ -66,7 +66,7 @@ def sample(
     collectors: Mapping[str, Collector] | None = None,
     keep_positions: bool = True,
     until: Until | None = None,
-    on_divergence: OnDivergence = "stop",
+    on_divergence: OnDivergence = "exclude",
     out: str | os.PathLike[str] | None = None,
     checkpoint_seconds: float = CHECKPOINT_SECONDS,
     observer: Observer | None = None,
@@ -109,8 +109,9 @@ def sample(
             `probbnn.inference.loop.Until`. The first look is after ``num_steps``; each later one
             after twice as many steps as the one before, at the second half of them, as if the
             first were warm-up.
-        on_divergence: what to do when some chains, but not all, become non-finite: ``"stop"``, or
-            ``"exclude"`` them from the result, with a warning that names them.
+        on_divergence: what to do when some chains, but not all, become non-finite: ``"exclude"``
+            them from the result, with a warning that names them, and a verdict that does; or
+            ``"stop"``.
         out: a directory to write to, which must not exist or be empty: checkpoints, from which
             `resume` goes on after whatever happens, and the draws, as they come, as Zarr. Their
             ``positions`` then read from disk what is asked of them.
@@ -194,7 +195,7 @@ def prepare(
     collectors: Mapping[str, Collector] | None = None,
     keep_positions: bool = True,
     until: Until | None = None,
-    on_divergence: OnDivergence = "stop",
+    on_divergence: OnDivergence = "exclude",
     observer: Observer | None = None,
 ) -> tuple[Run, dict[str, Any]]:
     """The run that `sample` asks for, and the call with nothing left open, for the record.

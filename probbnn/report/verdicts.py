@@ -60,7 +60,7 @@ def _card(run: Run, entry: Entry) -> Card:
         style=style,
         sign=sign,
         cause=verdict.cause if verdict else _reason(entry),
-        evidence=verdict.evidence if verdict else (),
+        evidence=(*_stopped(entry), *(verdict.evidence if verdict else ())),
         next_step=verdict.next_step if verdict else "",
         numbers=_key_numbers(entry),
         temperature=meters.verdict if meters else "",
@@ -72,6 +72,11 @@ def _verdict(entry: Entry) -> Verdict | None:
     if found is None and entry.record.status == "diverged":
         return diverged(entry.record.reason or "")
     return found
+
+
+def _stopped(entry: Entry) -> list[str]:
+    """Why a run until it has converged ended."""
+    return [f"why it ended: {entry.metrics.stopped}"] if entry.metrics.stopped else []
 
 
 def _reason(entry: Entry) -> str:
@@ -152,5 +157,6 @@ def lines(run: Run) -> Iterator[str]:
             yield f"{card.title}: {card.temperature}"
     for card in found:
         if card.next_step:
-            why = f" ({card.cause})" if card.cause else ""
+            said = [card.cause, *(x for x in card.evidence if x.startswith("why it ended"))]
+            why = f" ({'; '.join(filter(None, said))})" if any(said) else ""
             yield f"{card.title}: {card.label}{why}; next: {card.next_step}"

@@ -202,6 +202,7 @@ def test_a_saddle_has_no_laplace_approximation():
             step_size=1e-9,
             initial_positions=np.stack([np.full((2, 1), 0.3), np.zeros((2, 1))]).astype(np.float32),
             num_draws=5,
+            on_divergence="stop",
         )
 
 
@@ -416,6 +417,6 @@ def test_a_chain_that_is_not_finite_is_named(name):
     starts = np.zeros((3, 2, 1), np.float32)
     starts[1] = np.nan
     with pytest.raises(pb.DivergenceError, match=r"1 of 3 chains .*\(chain 1 at") as caught:
-        short(TARGET, name, num_chains=3, initial_positions=starts)
+        short(TARGET, name, num_chains=3, initial_positions=starts, on_divergence="stop")
     assert (caught.value.steps >= 0).tolist() == [False, True, False]
     assert caught.value.draws.num_draws == 0
