@@ -31,7 +31,7 @@ from probbnn.subsample import evenly_spaced
 if TYPE_CHECKING:
     import xarray
 
-__all__ = ["MethodResult", "Sampling", "run_method"]
+__all__ = ["MethodResult", "Sampling", "predictions_of", "run_method", "watching_of"]
 
 # The first training examples at which a learning curve looks, as the seed notebook does.
 _NUM_TRAIN_CURVE = 10_000
@@ -110,9 +110,9 @@ def run_method(setup: Setup, seed: int, name: str, sampling: Sampling) -> Method
     start_key, sample_key = jax.random.split(key)
     meters_key = jax.random.fold_in(key, zlib.crc32(b"temperature meters"))
     home = None if sampling.home is None else sampling.home / name
-    predictions = _predictions(setup)
+    predictions = predictions_of(setup)
     collectors = dict(predictions.collectors)
-    watching = _watching(setup, planned, meters_key, sampling) if sampling.judged else None
+    watching = watching_of(setup, planned, meters_key, sampling) if sampling.judged else None
     if watching is not None:
         collectors |= watching.collectors(setup.target)
     curve = _LearningCurve(setup, planned.num_steps, home)
@@ -166,15 +166,17 @@ def run_method(setup: Setup, seed: int, name: str, sampling: Sampling) -> Method
     )
 
 
-def _predictions(setup: Setup) -> Predictions:
+def predictions_of(setup: Setup) -> Predictions:
+    """What is predicted while a method of an experiment is sampled."""
     sets = {label: setup.target.check_inputs(e.inputs) for label, e in setup.sets.items()}
     scored = ("test", setup.test.targets) if setup.task.by_density else None
     return Predictions(setup.target, sets, scored)
 
 
-def _watching(
+def watching_of(
     setup: Setup, planned: PlannedMethod, rng_key: jax.Array, sampling: Sampling
 ) -> Watching:
+    """What is followed of it, and who says when it has gone on for long enough."""
     inputs = setup.test.inputs
     probes = {"test": inputs[:_NUM_PROBES]}
     if setup.task.has_boundary:
