@@ -39,8 +39,10 @@ def test_every_fault_is_another_and_names_tests_that_there_are():
             path = ROOT / file
             assert path.exists(), f"{name}: {file}"
         if chosen:
-            # A part of the name, or a parameter, of some test in these files.
+            # A part of the name of a file or test, or of a parameter.
             words = [w for w in shlex.split(chosen)[0].split() if w not in ("and", "or", "not")]
-            text = " ".join((ROOT / file).read_text(encoding="utf-8") for file in files.split())
+            text = files + "".join(
+                (ROOT / file).read_text(encoding="utf-8") for file in files.split()
+            )
             for word in words:
                 assert word.lower() in text.lower().replace(" ", "_"), f"{name}: {chosen}"
