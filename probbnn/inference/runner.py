@@ -80,6 +80,7 @@ class Run:
         keep_positions: whether the draws themselves do.
         block: draws per chain that go there together.
         on_divergence: whether the others go on when a chain leaves the finite numbers.
+        programs: compiled programs that no other run can use, since a collector has arrays.
     """
 
     target: Posterior
@@ -96,6 +97,7 @@ class Run:
     keep_positions: bool = True
     block: int = 256
     on_divergence: OnDivergence = "stop"
+    programs: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         check_batch_size(self.target.data_size, self.batch_size)
@@ -535,7 +537,6 @@ def _compiled(run: Run, part: Hashable, function: Callable, *arguments: Any) -> 
     leaves, structure = jax.tree.flatten(arguments)
     shapes = tuple((np.shape(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
     kernel = run.kernel if run.key is None else run.key
-    # A collector is static where it has no arrays, and cannot be a key where it has some.
     collectors = tuple(run.collectors.items())
     key = (part, kernel, collectors, run.shared_minibatches, structure, shapes)
     started = time.perf_counter()
@@ -545,5 +546,11 @@ def _compiled(run: Run, part: Hashable, function: Callable, *arguments: Any) -> 
     def compile_() -> Any:
         return jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
 
-    program = run.target.program(key, compile_)
+    try:
+        hash(key)
+    except TypeError:  # of a collector with arrays: this run's own, chunk after chunk
+        own = (part, run.block, structure, shapes)
+        program = run.programs.get(own) or run.programs.setdefault(own, compile_())
+    else:
+        program = run.target.program(key, compile_)
     return program, time.perf_counter() - started

@@ -16,6 +16,8 @@ import probbnn as pb
 from probbnn.inference import loop, plan
 from probbnn.inference.directory import Lock
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -198,8 +200,9 @@ def test_a_schedule_has_to_be_given_again_and_cannot_be_made_longer(tmp_path):
 
 
 def test_a_fit_cannot_be_made_longer(tmp_path):
-    pb.sample(KEY, TARGET, "svi", num_steps=20, out=tmp_path / "run", progress=False)
-    with pytest.raises(pb.InputError, match="svi draws after its fit"):
+    settings = {"num_steps": 20, "num_draws": 5, "num_chains": 2, "progress": False}
+    pb.sample(KEY, TARGET, "laplace", out=tmp_path / "run", **settings)
+    with pytest.raises(pb.InputError, match="laplace draws after its fit"):
         pb.resume(tmp_path / "run", TARGET, more_steps=10)
 
 

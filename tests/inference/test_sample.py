@@ -10,6 +10,7 @@ from blackjax.base import SamplingAlgorithm
 from numpy.testing import assert_array_equal
 
 import probbnn as pb
+from probbnn.inference import plan, runner
 from probbnn.inference.collectors import Averages
 from probbnn.samplers.registry import find_method
 
@@ -255,6 +256,21 @@ def test_what_a_collector_keeps_on_the_way_is_what_predict_makes_of_the_draws(cl
         np.testing.assert_allclose(
             getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6
         )
+
+
+def test_a_collector_with_arrays_is_compiled_once_for_all_chunks(target, classes, monkeypatch):
+    chunk, traced = runner._chunk, []
+
+    def counted(*arguments):
+        traced.append(1)
+        return chunk(*arguments)
+
+    monkeypatch.setattr(runner, "_chunk", counted)
+    monkeypatch.setattr(plan, "_CHUNK_STEPS", 2)
+    mine = Averages(target.summarise, (jnp.asarray(classes[0]),))
+    draws = sample(target, num_steps=30, collectors={"mine": mine})
+    assert draws.collected["mine"][-1] == draws.num_chains * draws.num_draws
+    assert len(traced) == 1
 
 
 # Starting positions
