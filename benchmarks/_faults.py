@@ -471,7 +471,7 @@ FAULTS |= {
         "[[1.0 * np.abs(a - b)",
         "tests/diagnostics/test_between_chains.py",
     ),
-    "disagreement's interval by the normal": Fault(
+    "disagreement's interval of one standard error": Fault(
         f"{_DIAGNOSTICS}/between_chains.py",
         "scipy.stats.t.isf(0.025, num_chains - 1) * error",
         "error",
@@ -501,7 +501,7 @@ FAULTS |= {
         "sums[:, :, leaves].sum(axis=-1) / sizes.sum()",
         "tests/diagnostics/test_temperature.py -k 'exact_draws or each_layer'",
     ),
-    "gradient noise of the step size's last value": Fault(
+    "gradient noise not in units of T": Fault(
         _TEMPERATURE,
         "excess = _noise_excess(rng_key, target, draws, num_minibatches) / draws.temperature",
         "excess = _noise_excess(rng_key, target, draws, num_minibatches)",
@@ -623,11 +623,17 @@ FAULTS |= {
         "logdensity=state.potential_energy",
         f"{_FULL_DATA} log_density_beside",
     ),
-    "HMCECS's minibatch scaled as all the data": Fault(
+    "HMCECS's centre of expansion not reached": Fault(
         f"{_SAMPLERS}/from_numpyro.py",
-        "lambda: model(subsample_size=batch_size),",
-        "lambda: model(subsample_size=target.data_size // 2 + 30),",
-        f"{_FULL_DATA} hmcecs",
+        "center = model.params(mode)",
+        "center = model.params(position)",
+        f"{_FULL_DATA} 'closed_form and hmcecs'",
+    ),
+    "HMCECS's MAP estimate from one step": Fault(
+        f"{_SAMPLERS}/from_numpyro.py",
+        "jnp.arange(self.map_steps))",
+        "jnp.arange(1))",
+        f"{_FULL_DATA} 'closed_form and hmcecs'",
     ),
     "HMCECS's exchange uncounted": Fault(
         f"{_SAMPLERS}/from_numpyro.py",
