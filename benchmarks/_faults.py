@@ -1039,7 +1039,7 @@ FAULTS |= {
         "probbnn/inference/plan.py",
         "(max(start, self.num_warmup), end)",
         "(start, end)",
-        "tests/inference/test_runner.py tests/inference/test_sample.py",
+        "tests/samplers/test_schedules.py",
     ),
     "a chunk that runs over a phase's end": Fault(
         "probbnn/inference/plan.py",

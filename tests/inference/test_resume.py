@@ -315,6 +315,10 @@ def test_a_chain_that_diverges_can_be_left_out():
         warnings.simplefilter("error")
         whole = pb.sample(KEY, TARGET, "psgld", initial_positions=starts, **settings)
     assert_array_equal(draws.positions, whole.positions[[0, 2]])
+    for name, stat in whole.sample_stats.items():
+        assert_array_equal(draws.sample_stats[name], stat[[0, 2]], err_msg=name)
+    assert_array_equal(draws.noise_gain, whole.noise_gain[[0, 2]])
+    assert_array_equal(draws.passes, whole.passes)  # what was computed counts
 
 
 def test_without_a_finite_chain_nothing_is_left():

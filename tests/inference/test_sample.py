@@ -64,6 +64,33 @@ def test_every_method_gives_finite_draws_and_says_how(target, by_method, name):
     assert {key: x.shape for key, x in draws.trace.items()} == dict.fromkeys(stats, (1, 6))
 
 
+def test_passes_are_the_gradients_of_all_chains_in_passes_over_the_data(target, by_method, sampled):
+    """⌈23/5⌉ minibatches are a pass, and BlackJAX's SGHMC takes 10 + 1 gradients a step."""
+    for name, draws in by_method.items():
+        per_step = 11 if name == "blackjax_sghmc" else 1
+        np.testing.assert_allclose(draws.passes, per_step * draws.draw_steps / 5)
+    np.testing.assert_allclose(sampled.passes, 2 * sampled.draw_steps / 5)
+    center = target.init(jax.random.key(0))
+    centered = sample(target.with_control_variates(center), num_chains=2)
+    np.testing.assert_allclose(centered.passes, 2 * 2 * centered.draw_steps / 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "step_size"),
+    [
+        (pb.METHODS["sgld"](), 0.02 / 1_000),
+        (pb.METHODS["blackjax_sghmc"](), np.sqrt(0.02 / 1_000)),
+        (pb.METHODS["sgnht"](), np.sqrt(0.02 / 1_000)),
+        (pb.PSGLD(), 1e-3),
+        (pb.SGHMC(), 1e-3),
+        # Which moves as far as SGLD: h(2 − a)/(2a).
+        (pb.SGHMC(preconditioner=None, friction=0.1), 0.02 / 1_000 * 0.2 / 1.9),
+    ],
+)
+def test_default_step_sizes_are_stable_for_so_many_examples(method, step_size):
+    np.testing.assert_allclose(method.settings(1_000)["step_size"], step_size)
+
+
 def test_the_same_key_gives_the_same_draws(target, by_method):
     again = sample(target, "psgld", num_chains=1)
     jax.tree.map(assert_array_equal, again.positions, by_method["psgld"].positions)
