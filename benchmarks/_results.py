@@ -60,12 +60,15 @@ def new_run_directory(name: str) -> Path:
     return Path("runs") / f"{name}-benchmark-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def write(name: str, command: str, content: dict[str, Any], page: str) -> None:
-    """Write ``results/name.json`` and ``results/name.md`` and print the page."""
+def write(
+    name: str, command: str, content: dict[str, Any], page: str, *, show: bool = True
+) -> None:
+    """Write ``results/name.json`` and ``results/name.md``, and print the page."""
     content = {"command": command, "environment": environment(), **content}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
     (_RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
     where = ", ".join(f"{key} {value}" for key, value in content["environment"].items())
     page = f"{page}\n\nMeasured with `{command}` on: {where}.\n"
     (_RESULTS / f"{name}.md").write_text(page, encoding="utf-8")
-    print(page)
+    if show:
+        print(page)

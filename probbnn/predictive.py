@@ -15,14 +15,11 @@ from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.likelihoods import Summary
-from probbnn.types import Batch, Collector, PyTree
+from probbnn.types import Collector, PyTree
 
 __all__ = [
     "Predictions",
     "log_predictive",
-    "logdensities",
-    "loglikelihoods",
-    "logpriors",
     "predict",
     "values_per_draw",
 ]
@@ -188,27 +185,6 @@ def values_per_draw(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray
     inputs = target.check_inputs(inputs)
     values = _of_each_draw(target, draws, target.values, (inputs,))
     return values.reshape(*values.shape[:3], -1)
-
-
-def logdensities(target: Posterior, draws: Draws) -> np.ndarray:
-    """Full-data log density of each draw, shape ``(chain, draw)``."""
-    return _of_each_draw(target, draws, target.logdensity_fn)
-
-
-def logpriors(target: Posterior, draws: Draws) -> np.ndarray:
-    """Log density of the prior at each draw, shape ``(chain, draw)``."""
-    return _of_each_draw(target, draws, target.logprior_fn)
-
-
-def loglikelihoods(target: Posterior, draws: Draws, examples: Batch) -> np.ndarray:
-    """Log likelihood of each example at each draw, nats, shape ``(chain, draw, n)``.
-
-    Args:
-        target: the posterior that the draws were drawn from.
-        draws: what `sample` returned.
-        examples: like the target's own data; so few that they are evaluated at once.
-    """
-    return _of_each_draw(target, draws, target.loglikelihoods, (examples.inputs, examples.targets))
 
 
 def _of_each_draw(

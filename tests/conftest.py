@@ -15,11 +15,15 @@ _CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 def pytest_configure(config):
-    """One cache of compiled programs for all workers and for the processes that tests start."""
+    """One cache of compiled programs for all workers and for the processes that tests start.
+
+    That of the environment, which outlives the tests, or a new one.
+    """
     if not hasattr(config, "workerinput"):
-        folder = config.stash[_CACHE] = tempfile.TemporaryDirectory(prefix="probbnn-tests-")
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            folder = config.stash[_CACHE] = tempfile.TemporaryDirectory(prefix="probbnn-tests-")
+            os.environ["JAX_COMPILATION_CACHE_DIR"] = folder.name
         os.environ |= {
-            "JAX_COMPILATION_CACHE_DIR": folder.name,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
             "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
         }

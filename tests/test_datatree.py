@@ -74,6 +74,8 @@ def test_the_tree_has_arvizs_groups_dims_and_coordinates(tree, sampled):
     assert list(tree["posterior_predictive"]["probe"].values) == ["train[0]", "train[1]", "far[0]"]
     assert list(tree["posterior"]["layer"].values) == ["Dense_0", "Dense_1"]
     assert_array_equal(tree["sample_stats"]["step"], sampled.draw_steps)
+    assert_array_equal(tree["sample_stats"]["passes"], sampled.passes)
+    assert_array_equal(tree["trace"]["step"], sampled.trace_steps)
     assert tree["sample_stats"]["logdensity"].dims == ("chain", "draw")
     assert (tree["sample_stats"]["temperature"] == 2).all()
     assert tree.attrs == {"method": "sgld", "temperature": 2.0}

@@ -133,7 +133,7 @@ def test_outputs_and_log_densities_of_each_draw(target, draws, inputs, logits, m
     assert_allclose(probs.reshape(21, 9, 4), softmax(logits, axis=-1), atol=1e-6)
     flat = jax.tree.map(lambda leaf: leaf.reshape(21, *leaf.shape[2:]), draws.positions)
     exact = jax.jit(jax.vmap(target.logdensity_fn))(flat)
-    values = predictive.logdensities(target, draws)
+    values = pb.to_datatree(draws, target)["posterior"]["log_density"].values
     assert values.shape == (3, 7)
     assert_allclose(values.ravel(), exact, rtol=1e-5)
 

@@ -294,6 +294,19 @@ class NewestInfos:
         return {name: np.asarray(values) for name, values in carry.items()}
 
 
+class _Itself:
+    """An object as a key: equal to nothing but itself, whatever it says of that."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Itself) and other._thing is self._thing
+
+    def __hash__(self) -> int:
+        return id(self._thing)
+
+
 class Collecting(NamedTuple):
     """Collectors by name, what a program takes as arguments apart from what it is compiled for.
 
@@ -325,7 +338,8 @@ class Collecting(NamedTuple):
     @property
     def key(self) -> Hashable:
         """What a program is compiled for."""
-        return self.structure, self.others, tuple((x.shape, str(x.dtype)) for x in self.arrays)
+        shapes = tuple((x.shape, str(x.dtype)) for x in self.arrays)
+        return self.structure, tuple(map(_Itself, self.others)), shapes
 
 
 def _room(values: PyTree, capacity: int) -> PyTree:

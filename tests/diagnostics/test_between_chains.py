@@ -32,7 +32,7 @@ def test_within_chain_r_hat_tells_regions_from_unfinished_chains():
 def test_chains_that_share_their_noise_move_together():
     own = autoregressive(0.8, 4, 500, 20)
     shared = np.sqrt(0.1) * own + np.sqrt(0.9) * autoregressive(0.8, 1, 500, 20, seed=1)
-    on_the_way = own + np.linspace(0, 5, 500)[:, None]
+    on_the_way = own + np.linspace(0, 500, 500)[:, None]
     assert_allclose(pb.diagnose(as_tree(shared)).cross_chain.correlation, 0.9, atol=0.02)
     for values in (own, on_the_way):
         correlation, noise = pb.diagnose(as_tree(values)).cross_chain
@@ -67,3 +67,29 @@ def test_disagreement_of_chains_by_hand():
     c = pb.diagnose(as_tree(np.zeros((2, 2, 1)), **held_out(first)))
     assert_allclose(c.disagreement.total_variation, [(0.65 + 0.1) / 2] * 2)
     assert c.disagreement.top_class == 0.5
+    assert_allclose(c.disagreement.between, [(0.65 + 0.1) / 2, np.nan, np.nan])
+
+
+@pytest.mark.parametrize("num_chains", [3, 10])
+def test_the_interval_of_the_disagreement_holds_it_95_percent_of_the_time(num_chains):
+    """Chains of independent predictions 0.5 + 0.1·z: between two, 0.1·2/√π. Of 400, ± 3.5 %."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        first = 0.5 + 0.1 * rng.normal(size=(num_chains, 1, 10))
+        c = pb.diagnose(as_tree(np.zeros((num_chains, 1, 1)), **held_out(first)))
+        found.append(c.disagreement.between)
+    value, low, high = np.transpose(found)
+    exact = 0.2 / np.sqrt(np.pi)
+    assert_allclose(value.mean(), exact, rtol=0.02)
+    assert_allclose(((low <= exact) & (exact <= high)).mean(), 0.95, atol=0.035)
+
+
+@pytest.mark.parametrize(("rho", "factor"), [(0.0, 1.0), (0.9, 19.0)])
+def test_a_chain_is_so_many_standard_errors_from_the_others(rho, factor):
+    """3 from the mean of three others: 3/√(4/3 · σ²/n), where n draws count for n/factor."""
+    values = autoregressive(rho, 4, 1_000, 50)
+    values[1] += 3
+    found = pb.diagnose(as_tree(values)).distances
+    assert_allclose(found[1], 3 / np.sqrt(4 / 3 * factor / 1_000), rtol=0.1)
+    # Their own mean of the others has the third of the shift, and a third of its error.
+    assert_allclose(found[[0, 2, 3]], found[1] / 3, rtol=0.2)

@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 import probbnn as pb
 from probbnn.diagnostics import Convergence, Mixing, TemperatureMeters, ranks
 from probbnn.diagnostics.arviz_seam import psis_loo
-from probbnn.diagnostics.between_chains import CrossChain
+from probbnn.diagnostics.between_chains import CrossChain, Disagreement
+from probbnn.diagnostics.mixing import enough_ess
 from probbnn.metrics import Interval
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -130,6 +131,45 @@ def test_a_chain_is_elsewhere_if_it_is_far_and_without_it_three_quarters_of_the_
 
 
 @pytest.mark.parametrize(
+    ("within", "between", "cause"),
+    [
+        (1.04, 1.11, "each chain stays in a region of its own"),
+        (1.06, 1.11, "the run is too short"),
+        (1.04, 1.09, "the run is too short"),
+    ],
+)
+def test_chains_stay_in_regions_below_1_05_within_and_above_1_1_between(within, between, cause):
+    found = judge(mixing(between), within_chain=np.full((4, 200), within))
+    assert found == ("not converged", cause)
+
+
+@pytest.mark.parametrize(
+    ("ess", "cause"), [(1_340, "too few draws were kept"), (1_330, "the run is too short")]
+)
+def test_too_few_were_kept_where_a_third_of_4000_draws_is_effective(ess, cause):
+    assert judge(mixing(1.02, ess, ess)) == ("not converged", cause)
+
+
+@pytest.mark.parametrize("num_chains", [2, 4, 10])
+def test_so_many_effective_draws_let_99_percent_pass_the_limit_on_r_hat(num_chains):
+    """Of 3,000 values; share known to 0.2 %, and the normal approximation is good to 0.4 %."""
+    num_draws = round(enough_ess(num_chains) / num_chains)
+    values = np.random.default_rng(0).normal(size=(num_chains, num_draws, 3_000))
+    assert_allclose((ranks.rhat(values) <= 1.01).mean(), 0.99, atol=0.006)
+
+
+@pytest.mark.parametrize("label", ["converged", "not converged"])
+def test_what_depends_on_the_seed_is_said_of_a_run_that_has_not_converged(label):
+    between = Disagreement(np.full(4, 0.1), 0.2, Interval(0.123, 0.1, 0.15))
+    judged = mixing() if label == "converged" else mixing(1.05)
+    verdict = pb.judge(Convergence(4, 1_000, parameters=judged, disagreement=between), meters())
+    assert verdict.label == label
+    said = [e for e in verdict.evidence if "depends on the seed" in e]
+    assert said == ([] if label == "converged" else said[-1:])
+    assert label == "converged" or "0.123 [0.1, 0.15]" in said[0]
+
+
+@pytest.mark.parametrize(
     ("correlation", "noise", "expected"),
     [
         (0.09, 0.01, CONVERGED),
@@ -205,6 +245,30 @@ def test_the_meters_own_sentence_goes_by_the_whole_interval(temperature, measure
 )
 def test_hot_chains_may_be_on_their_way_while_the_drift_is_above_1_1(drift, expected):
     assert judge(given=meters((1.3, 1.2, 1.4)), drift=drift) == expected
+
+
+@at_temperature
+@pytest.mark.parametrize(
+    ("measured", "noise", "tolerance", "ratio"),
+    [
+        # Excesses of 28.5 to 31 % to half of the tolerance.
+        ((1.29, 1.27, 1.31), 0.01, 0.1, 6),
+        ((1.31, 1.29, 1.33), 0.01, 0.1, 7),
+        ((1.285, 1.27, 1.3), 0.01, 0.02, 29),
+        # Noise of 19 and 21 % to two thirds of the 5 % that are let pass.
+        ((1.0, 0.7, 1.3), 0.19, 0.1, 6),
+        ((1.0, 0.7, 1.3), 0.21, 0.1, 7),
+        ((1.3, 1.1, 1.5), 0.3, 0.1, 9),
+    ],
+)
+def test_a_step_size_is_divided_until_what_it_adds_is_well_inside(
+    measured, noise, tolerance, ratio, temperature
+):
+    """What a step size adds to the temperature is proportional to it."""
+    given = meters(measured, (noise, noise, noise), temperature, tolerance=tolerance)
+    verdict = pb.judge(Convergence(4, 1_000, parameters=mixing()), given)
+    assert verdict.label == BIASED
+    assert verdict.next_step.startswith(f"divide the step size by {ratio}, and take as many times")
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,17 @@ def test_nested_r_hat_sees_what_groups_of_short_chains_do_not_share():
     assert np.median(ranks.nested_rhat(values, groups)) > 1.3
 
 
+def test_nested_r_hat_of_one_draw_from_each_chain_is_known():
+    """√(1 + 1/m) for groups of m chains that stand still, each at an independent draw.
+
+    That is 1.118; the larger one of bulk and folded is a little more.
+    """
+    places = np.random.default_rng(0).normal(size=(40, 1, 200))
+    values = places + 1e-3 * np.random.default_rng(1).normal(size=(40, 10, 200))
+    found = ranks.nested_rhat(values, np.repeat(np.arange(10), 4))
+    assert 1.11 < np.median(found) < 1.2
+
+
 def test_chains_that_stand_still_apart_have_no_finite_r_hat():
     values = np.tile(np.arange(4.0)[:, None, None], (1, 10, 1))
     assert_array_equal(ranks.rhat(values), [np.inf])

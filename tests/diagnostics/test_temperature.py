@@ -1,5 +1,7 @@
 """The temperature meters: against closed forms, against sampled variances, and their verdicts."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +90,13 @@ def test_gradient_noise_is_half_h_times_the_variance_of_the_gradient(regression_
     ):
         assert abs(meter.value - value) < 4.5 * (meter.high - meter.low) / 4
         assert meter.high - meter.low < 0.25 * value
+
+
+def test_gradient_noise_is_in_units_of_the_temperature(regression_1000, hot):
+    once, twice = (
+        measure(regression_1000[0], replace(hot, temperature=t)).gradient_noise for t in (1.0, 2.0)
+    )
+    assert_allclose(twice, np.divide(once, 2), rtol=1e-6)
 
 
 def test_the_meters_see_what_r_hat_does_not(regression_1000, hot):

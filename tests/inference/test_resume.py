@@ -16,6 +16,8 @@ import probbnn as pb
 from probbnn.inference import loop, plan
 from probbnn.inference.directory import Lock
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 KEY = jax.random.key(3)
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 3)).astype(np.float32)
@@ -198,8 +200,9 @@ def test_a_schedule_has_to_be_given_again_and_cannot_be_made_longer(tmp_path):
 
 
 def test_a_fit_cannot_be_made_longer(tmp_path):
-    pb.sample(KEY, TARGET, "svi", num_steps=20, out=tmp_path / "run", progress=False)
-    with pytest.raises(pb.InputError, match="svi draws after its fit"):
+    settings = {"num_steps": 20, "num_draws": 5, "num_chains": 2, "progress": False}
+    pb.sample(KEY, TARGET, "laplace", out=tmp_path / "run", **settings)
+    with pytest.raises(pb.InputError, match="laplace draws after its fit"):
         pb.resume(tmp_path / "run", TARGET, more_steps=10)
 
 
@@ -315,6 +318,10 @@ def test_a_chain_that_diverges_can_be_left_out():
         warnings.simplefilter("error")
         whole = pb.sample(KEY, TARGET, "psgld", initial_positions=starts, **settings)
     assert_array_equal(draws.positions, whole.positions[[0, 2]])
+    for name, stat in whole.sample_stats.items():
+        assert_array_equal(draws.sample_stats[name], stat[[0, 2]], err_msg=name)
+    assert_array_equal(draws.noise_gain, whole.noise_gain[[0, 2]])
+    assert_array_equal(draws.passes, whole.passes)  # what was computed counts
 
 
 def test_without_a_finite_chain_nothing_is_left():

@@ -146,6 +146,21 @@ def test_no_two_steps_chains_or_streams_share_a_key():
     assert len(np.unique(keys, axis=0)) == len(keys) == 3 * (40 + 1 + 1 + 8)
 
 
+def test_a_start_has_a_key_of_its_own():
+    """Of a kernel that draws something to begin with, such as a momentum."""
+
+    def init(position, rng_key=None):
+        return State(jax.random.key_data(rng_key), jnp.zeros((), jnp.int32))
+
+    drawing = pb.Kernel(init, KEYS.step)
+    run = new_run(drawing, Examples(DATA), batch_size=5, num_steps=40)
+    state = init_run(jax.random.key(0), run, jnp.zeros((3, 2), jnp.uint32))
+    steps = jax.vmap(lambda key: jax.vmap(lambda t: jax.random.fold_in(key, t))(jnp.arange(40)))
+    used = jax.random.key_data(steps(state.rng_key)).reshape(-1, 2)
+    keys = np.concatenate([used, jax.random.key_data(state.rng_key), state.positions])
+    assert len(np.unique(keys, axis=0)) == len(keys) == 3 * (40 + 1 + 1)
+
+
 def test_each_chain_draws_its_own_minibatches():
     """Correlation of 20,000 indices between chains: σ = 0.007; fails 7 in 10⁶ times."""
     inputs, _ = minibatches_of(data_size=500, batch_size=50, num_steps=400)
@@ -217,6 +232,25 @@ def test_a_diverging_chain_is_reported_by_chain_and_step(monkeypatch):
     assert_array_equal(error.draws.draw_steps, np.arange(1, 14))
     assert_array_equal(error.draws.positions, np.repeat([[0.0], [1], [2]], 13, axis=1))
     assert error.draws.trace["logdensity"].shape[0] == 3
+
+
+def test_draws_of_several_diverging_chains_end_before_the_first_of_them():
+    with pytest.raises(DivergenceError) as caught:
+        run(jumping([20, 13, 99]), jnp.arange(3.0))
+    assert_array_equal(caught.value.steps, [21, 14, -1])
+    assert_array_equal(caught.value.draws.draw_steps, np.arange(1, 14))
+
+
+def test_a_gradient_that_is_not_finite_is_reported():
+    """In the step that saw it, though the log density and the position stay finite."""
+
+    def step(rng_key, state, minibatch):
+        norm = jnp.where(state.step == 5, jnp.nan, 1.0)
+        return State(state.position, state.step + 1), Info(state.position.sum(), norm)
+
+    blind = SamplingAlgorithm(kernel(None).init, step)
+    with pytest.raises(DivergenceError, match="2 of 2 chains .*chain 0 at step 5, chain 1 at step"):
+        run(blind, jnp.zeros((2, 1)))
 
 
 def test_many_diverging_chains_are_summed_up():

@@ -10,6 +10,7 @@ from blackjax.base import SamplingAlgorithm
 from numpy.testing import assert_array_equal
 
 import probbnn as pb
+from probbnn.inference import plan, runner
 from probbnn.inference.collectors import Averages
 from probbnn.samplers.registry import find_method
 
@@ -61,6 +62,33 @@ def test_every_method_gives_finite_draws_and_says_how(target, by_method, name):
     stats |= set() if point_estimate else {"step_size"}
     stats |= {"kinetic_temperature"} if name in ("sghmc", "sgnht") else set()
     assert {key: x.shape for key, x in draws.trace.items()} == dict.fromkeys(stats, (1, 6))
+
+
+def test_passes_are_the_gradients_of_all_chains_in_passes_over_the_data(target, by_method, sampled):
+    """⌈23/5⌉ minibatches are a pass, and BlackJAX's SGHMC takes 10 + 1 gradients a step."""
+    for name, draws in by_method.items():
+        per_step = 11 if name == "blackjax_sghmc" else 1
+        np.testing.assert_allclose(draws.passes, per_step * draws.draw_steps / 5)
+    np.testing.assert_allclose(sampled.passes, 2 * sampled.draw_steps / 5)
+    center = target.init(jax.random.key(0))
+    centered = sample(target.with_control_variates(center), num_chains=2)
+    np.testing.assert_allclose(centered.passes, 2 * 2 * centered.draw_steps / 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "step_size"),
+    [
+        (pb.METHODS["sgld"](), 0.02 / 1_000),
+        (pb.METHODS["blackjax_sghmc"](), np.sqrt(0.02 / 1_000)),
+        (pb.METHODS["sgnht"](), np.sqrt(0.02 / 1_000)),
+        (pb.PSGLD(), 1e-3),
+        (pb.SGHMC(), 1e-3),
+        # Which moves as far as SGLD: h(2 − a)/(2a).
+        (pb.SGHMC(preconditioner=None, friction=0.1), 0.02 / 1_000 * 0.2 / 1.9),
+    ],
+)
+def test_default_step_sizes_are_stable_for_so_many_examples(method, step_size):
+    np.testing.assert_allclose(method.settings(1_000)["step_size"], step_size)
 
 
 def test_the_same_key_gives_the_same_draws(target, by_method):
@@ -255,6 +283,21 @@ def test_what_a_collector_keeps_on_the_way_is_what_predict_makes_of_the_draws(cl
         np.testing.assert_allclose(
             getattr(found, name), getattr(expected, name), rtol=1e-5, atol=1e-6
         )
+
+
+def test_a_collector_with_arrays_is_compiled_once_for_all_chunks(target, classes, monkeypatch):
+    chunk, traced = runner._chunk, []
+
+    def counted(*arguments):
+        traced.append(1)
+        return chunk(*arguments)
+
+    monkeypatch.setattr(runner, "_chunk", counted)
+    monkeypatch.setattr(plan, "_CHUNK_STEPS", 2)
+    mine = Averages(target.summarise, (jnp.asarray(classes[0]),))
+    draws = sample(target, num_steps=30, collectors={"mine": mine})
+    assert draws.collected["mine"][-1] == draws.num_chains * draws.num_draws
+    assert len(traced) == 1
 
 
 # Starting positions
