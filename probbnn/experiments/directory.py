@@ -135,6 +135,9 @@ class RunDirectory(ResultDirectory[RunRecord]):
     def add(self, result: MethodResult) -> None:
         """Write a method that finished."""
         name, draws = result.method, result.draws
+        self._tree[name] = result.tree
+        # First: what is on record as finished is whole.
+        _write_tree(self._tree, self.path / _DRAWS)
         methods = {**self.metrics.methods, name: result.metrics}
         self.metrics = replace(self.metrics, methods=methods)
         self._put(
@@ -147,8 +150,6 @@ class RunDirectory(ResultDirectory[RunRecord]):
                 compile_seconds=draws.compile_seconds,
             ),
         )
-        self._tree[name] = result.tree
-        _write_tree(self._tree, self.path / _DRAWS)
 
     def add_failure(self, name: str, failure: Failure) -> None:
         """Write why a method did not finish; the result that one has had stays."""

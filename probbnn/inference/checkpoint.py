@@ -142,11 +142,6 @@ class Checkpoints:
         restored = [_to_device(leaf, like) for leaf, like in zip(leaves, expected, strict=True)]
         return jax.tree.unflatten(structure, restored), record
 
-    def thin(self) -> None:
-        """Leave the newest one alone, of a run that has ended."""
-        for number in sorted(self._manager.all_steps())[:-1]:
-            self._manager.delete(number)
-
     def close(self) -> None:
         """End the threads that write."""
         self._manager.close()

@@ -285,8 +285,6 @@ class SamplingDirectory:
         self._tell(self._checkpoints.wait())
         with contextlib.suppress(OSError):  # the checkpoint is what counts
             self._write()
-            if status == "finished":
-                self._checkpoints.thin()
 
     def close(self) -> None:
         """Let go of the directory."""

@@ -84,9 +84,10 @@ def resume(
             raise InputError(
                 f"{home.path} is a run until {call['until']}; give the same as until=…"
             )
+        known = _method(home, call.pop("method"), call.pop("settings"), method)
         run, _ = prepare(
             target,
-            _method(home, call.pop("method"), call.pop("settings"), method),
+            known,
             {},
             callback_steps=callback_steps,
             collectors=collectors,
@@ -104,7 +105,7 @@ def resume(
         state, plan, stopped, looks = found
         run = replace(run, plan=replace(plan, stops=run.plan.stops))
         if more_steps:
-            run, state = _longer(home, run, state, more_steps)
+            run, state = _longer(home, run, known, state, more_steps)
             home.lengthen(run, state, more_steps)
         elif stopped:
             # It had ended for this reason, wherever it was.
@@ -173,14 +174,19 @@ def _template(home: SamplingDirectory, run: Run, num_chains: int) -> tuple[RunSt
 
 
 def _longer(
-    home: SamplingDirectory, run: Run, state: RunState, more_steps: int
+    home: SamplingDirectory,
+    run: Run,
+    known: Method | KernelLike,
+    state: RunState,
+    more_steps: int,
 ) -> tuple[Run, RunState]:
     """The run with so many more steps, as if it had been asked for them from the beginning."""
     if more_steps < 1:
         raise InputError(f"more_steps is {more_steps}; it must be at least 1")
     old = run.plan
     total = old.num_steps + more_steps
-    schedule = run.kernel.step_size
+    # An optimiser's kernel does not say what its steps follow.
+    schedule = getattr(known, "step_size", run.kernel.step_size)
     method = find_method(run.name) if run.name != CUSTOM_KERNEL else None
     if method is not None and method.family == "approximation":
         raise InputError(

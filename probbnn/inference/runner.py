@@ -199,7 +199,8 @@ def init_run(rng_key: PRNGKey, run: Run, positions: Position) -> RunState:
     def init(positions: Position, keys: PRNGKey) -> tuple[PyTree, dict[str, PyTree]]:
         init_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, _INIT)
         kernel = jax.vmap(run.kernel.init)(positions, init_keys)
-        return kernel, jax.vmap(partial(_init_collectors, run))(kernel)
+        first = run.kernel.adapt or run.kernel.step
+        return kernel, jax.vmap(partial(_init_collectors, run, first))(kernel)
 
     program, compile_seconds = _compiled(run, "init", init, positions, keys)
     started = time.perf_counter()
@@ -261,7 +262,7 @@ def advance(run: Run, state: RunState) -> RunState:
 
 def restart(run: Run, state: RunState) -> RunState:
     """The state with nothing kept yet, for a run whose plan has its draws from here on."""
-    init = jax.vmap(partial(_init_collectors, run))
+    init = jax.vmap(partial(_init_collectors, run, run.kernel.step))
     program, _ = _compiled(run, "restart", init, state.kernel)
     # The trace is of the steps, and goes on.
     collected = program(state.kernel) | {"trace": state.collected["trace"]}
@@ -388,16 +389,15 @@ def _settle(run: Run, state: RunState) -> RunState:
     )
 
 
-def _init_collectors(run: Run, kernel: PyTree) -> dict[str, PyTree]:
-    """The carries of one chain."""
-    info = jax.eval_shape(partial(_info_of_step, run), kernel)
+def _init_collectors(run: Run, step: Callable[..., Any], kernel: PyTree) -> dict[str, PyTree]:
+    """The carries of one chain, before a step that reports what they observe."""
+    info = jax.eval_shape(partial(_info_of_step, run, step), kernel)
     return {
         name: collector.init(kernel.position, info) for name, collector in run.collectors.items()
     }
 
 
-def _info_of_step(run: Run, kernel: PyTree) -> Any:
-    step = run.kernel.adapt or run.kernel.step
+def _info_of_step(run: Run, step: Callable[..., Any], kernel: PyTree) -> Any:
     key = jax.random.key(0)
     if run.kernel.full_data:
         return step(key, kernel, None)[1]

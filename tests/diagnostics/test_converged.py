@@ -21,9 +21,13 @@ def line(values):
     return pb.LogDensity(linear, values, likelihood=pb.Gaussian(0.3), prior_scale=0.7)
 
 
-def sample(target, until=None, **settings):
+def sample(target, until=None, method="nuts", **settings):
     settings = {"num_steps": 600, "num_warmup": 100, "thinning": 1, **settings}
-    return pb.sample(jax.random.key(0), target, "nuts", until=until, progress=False, **settings)
+    return pb.sample(jax.random.key(0), target, method, until=until, progress=False, **settings)
+
+
+# Of what the looks are told to say, any sampler will do.
+SHORT = {"method": "sgld", "num_steps": 20, "num_warmup": 10}
 
 
 def test_a_run_stops_at_the_second_look_that_says_so(line):
@@ -71,28 +75,28 @@ BIASED = "biased by minibatch noise or step size"
 )
 def test_what_has_to_be_said_twice(line, monkeypatch, said, stopped):
     verdicts(monkeypatch, *said)
-    draws = sample(line, pb.converged(), num_steps=20, num_warmup=10)
+    draws = sample(line, pb.converged(), **SHORT)
     assert draws.stopped == stopped
     assert draws.draw_steps[-1] == 20 * 2 ** (len(said) - 1)
 
 
 def test_not_converged_twice_is_no_reason_to_stop(line, monkeypatch):
     verdicts(monkeypatch, *["not converged"] * 9)
-    draws = sample(line, pb.converged(max_steps=100), num_steps=20, num_warmup=10)
+    draws = sample(line, pb.converged(max_steps=100), **SHORT)
     assert draws.stopped == "the budget of 100 steps was spent"
     assert 80 < draws.draw_steps[-1] <= 160
 
 
 def test_a_budget_of_time(line, monkeypatch):
     verdicts(monkeypatch, *["not converged"] * 99)
-    draws = sample(line, pb.converged(max_seconds=1e-9), num_steps=20, num_warmup=10)
+    draws = sample(line, pb.converged(max_seconds=1e-9), **SHORT)
     assert draws.stopped == "the budget of 1e-09 seconds was spent"
 
 
 def test_looks_of_before_count_when_a_run_goes_on(line, monkeypatch, tmp_path):
     """The first look says *converged*, the process dies, and the next look confirms it."""
     verdicts(monkeypatch, "converged", "converged")
-    whole = sample(line, pb.converged(), num_steps=20, num_warmup=10)
+    whole = sample(line, pb.converged(), **SHORT)
 
     class Dies(Converged):
         def spent(self, steps, seconds):
@@ -105,8 +109,7 @@ def test_looks_of_before_count_when_a_run_goes_on(line, monkeypatch, tmp_path):
         sample(
             line,
             Dies(),
-            num_steps=20,
-            num_warmup=10,
+            **SHORT,
             out=tmp_path / "run",
             checkpoint_seconds=0,
         )

@@ -70,17 +70,17 @@ def test_regression(regression, values):
     assert set(metrics.sets["test"]) == {"plug_in"}
 
 
-def test_scores_and_boundaries(target, classes, regression, values):
+def test_scores_and_kinds(target, classes, regression, values):
     predictive = pb.predict(target, random_draws(target), classes[0])
     task = task_of(predictive)
     right = predictive.votes.argmax(axis=1) == classes[1]
     assert task.score(predictive, classes[1], "votes") == pytest.approx(right.mean())
-    assert task.boundary(predictive, 5).tolist() == predictive.least_decided(5).tolist()
+    assert (task.has_boundary, task.by_density) == (True, False)
     gaussian = pb.predict(regression, random_draws(regression), values[0])
     task = task_of(gaussian)
     exact = replace(gaussian, mean=values[1][:, None])
     assert task.score(exact, values[1], "mixture") == 0
-    assert len(task.boundary(gaussian, 5)) == 0
+    assert (task.has_boundary, task.by_density) == (False, True)
 
 
 def test_a_kind_that_nothing_is_known_of():

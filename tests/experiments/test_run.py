@@ -23,6 +23,7 @@ SHORT = {
     "map": pb.MethodRun(num_steps=20),
     "sgld": pb.MethodRun(num_chains=2, num_steps=40, draws=10),
 }
+UNJUDGED = method.Sampling(keep_positions=True, judged=False, progress=False)
 
 
 class CNN(nn.Module):
@@ -76,7 +77,8 @@ def regression(tmp_path_factory):
 def test_the_run_directory_of_a_users_own(classification):
     out = classification.directory
     names = {"run.json", "metrics.json", "draws.nc", "figures", "report.html", "report.md"}
-    assert {path.name for path in out.iterdir()} == names
+    assert {path.name for path in out.iterdir()} == names | {"methods"}
+    assert {path.name for path in (out / "methods").iterdir()} == {"map", "sgld"}
     run, metrics = read(RunRecord, out), read(MetricsRecord, out)
     assert run.status == "finished"
     assert run.experiment.network == "CNN()"
@@ -163,7 +165,7 @@ def test_another_seed_draws_otherwise(classes):
     setup = loop_setup(classes)
     keeper = Kept()
     for seed in (0, 1, 0):
-        loop.run_methods(setup, seed, keeper, judged=False, progress=False)
+        loop.run_methods(setup, seed, keeper, UNJUDGED)
     first, other, again = (jax.tree.leaves(r.draws.positions)[0] for r in keeper.results)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
@@ -208,9 +210,7 @@ def test_whatever_a_method_raises_is_its_own_affair(classes):
     names = ("map", "sgld", "psgld")
     setup = loop_setup(classes, **{k: pb.MethodRun(num_steps=10) for k in names})
     keeper, lines = Kept(broken=["sgld"]), []
-    results, failures = loop.run_methods(
-        setup, 0, keeper, judged=False, progress=False, log=lines.append
-    )
+    results, failures = loop.run_methods(setup, 0, keeper, UNJUDGED, log=lines.append)
     assert [result.method for result in results] == ["map", "psgld"]
     assert failures == {"sgld": "OSError: disk full"}
     assert not keeper.failures["sgld"].diverged
