@@ -99,21 +99,17 @@ def test_looks_of_before_count_when_a_run_goes_on(line, monkeypatch, tmp_path):
     whole = sample(line, pb.converged(), **SHORT)
 
     class Dies(Converged):
-        def spent(self, steps, seconds):
-            if steps > 20:
+        def reached(self, target, draws):
+            if self.looks:
                 raise RuntimeError("power cut")
-            return ""
+            return super().reached(target, draws)
 
-    verdicts(monkeypatch, "converged", "converged")
+    verdicts(monkeypatch, "converged")
+    out = tmp_path / "run"
     with pytest.raises(RuntimeError, match="power cut"):
-        sample(
-            line,
-            Dies(),
-            **SHORT,
-            out=tmp_path / "run",
-            checkpoint_seconds=0,
-        )
-    found = pb.resume(tmp_path / "run", line, until=pb.converged(), progress=False)
+        sample(line, Dies(), **SHORT, out=out, checkpoint_seconds=0)
+    verdicts(monkeypatch, "converged")
+    found = pb.resume(out, line, until=pb.converged(), progress=False)
     assert found.stopped == whole.stopped == "converged at two looks in a row, 2 in all"
     assert_array_equal(np.asarray(found.positions), np.asarray(whole.positions))
 
