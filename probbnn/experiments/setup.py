@@ -133,15 +133,14 @@ def begin(
             import_module(package)
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
-    directory = Path(directory)
-    is_new = claim(directory)
+    directory = Path(directory).expanduser()
+    claimed = claim(directory)
     try:
         if isinstance(experiment, Preset):
             experiment = experiment.load(data_dir, progress=progress)
         return directory, prepare(experiment)
     except BaseException:
-        if is_new:
-            directory.rmdir()
+        claimed.give_up()
         raise
 
 

@@ -9,7 +9,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 import warnings
@@ -22,11 +21,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from probbnn.errors import InputError
-from probbnn.files import claim, write_json
+from probbnn.files import check_directory, claim, read_json, write_json
 from probbnn.inference.checkpoint import Checkpoints
 from probbnn.inference.plan import Plan
 from probbnn.inference.runner import Run, RunState
-from probbnn.inference.store import ZarrStore
+from probbnn.inference.store import ZarrStore, check_store
 from probbnn.machine import environment
 from probbnn.posterior.base import Posterior
 from probbnn.types import Position, PRNGKey
@@ -129,6 +128,8 @@ class SamplingDirectory:
             InputError: if it is none, is damaged, or another process is at work on it.
         """
         record = read_record(path)
+        check_directory(path)
+        check_store(path / "draws.zarr")
         return cls(path, record, Lock(path))
 
     def begin(self, run: Run, state: RunState) -> None:
@@ -251,10 +252,10 @@ def read_record(path: Path) -> dict[str, Any]:
         InputError: if there is none, or it is none of ours.
     """
     try:
-        record = json.loads((path / _FILE).read_text(encoding="utf-8"))
+        record = read_json(path / _FILE)
     except FileNotFoundError:
         raise InputError(f"{path} holds no run that can be resumed: it has no {_FILE}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path / _FILE} cannot be read ({error})") from error
     needed = {"status": str, "call": dict, "identity": dict, "environment": dict, "dtypes": list}
     for name, kind in needed.items():

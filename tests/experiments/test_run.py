@@ -75,7 +75,7 @@ def regression(tmp_path_factory):
 
 def test_the_run_directory_of_a_users_own(classification):
     out = classification.directory
-    names = {"run.json", "metrics.json", "draws.nc", "figures", "report.html", "report.md"}
+    names = {"run.json", "metrics.json", "draws.nc", "figures", "report.html", "report.md", "lock"}
     assert {path.name for path in out.iterdir()} == names
     run, metrics = read(RunRecord, out), read(MetricsRecord, out)
     assert run.status == "finished"
