@@ -98,5 +98,5 @@ def on_device(array: np.ndarray, what: str) -> jax.Array:
     Raises:
         InputError: if a number would become another one.
     """
-    # A copy, since on a CPU the device would use the very memory of the array.
+    # A copy; `jax.device_put` takes the very memory of the array where the device is a CPU.
     return jnp.array(with_dtype(array, jax.dtypes.canonicalize_dtype(array.dtype), what))

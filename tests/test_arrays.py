@@ -59,9 +59,11 @@ def test_inputs_to_predict_are_held_to_the_same():
 
 
 def test_a_density_stays_when_its_arrays_change():
-    # Of this many bytes, with this alignment, a device on the host takes the memory itself.
-    inputs, targets = (np.zeros((4_096, 2), np.float32) for _ in range(2))
-    target = density(inputs, targets[:, 0].copy())
+    # With this alignment a device on the host can take the memory itself.
+    memory = np.zeros(8 * 4_096 + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    inputs = memory[start : start + 8 * 4_096].view(np.float32).reshape(-1, 2)
+    target = density(inputs, np.zeros(4_096, np.float32))
     position = jnp.ones(2)
     before = target.logdensity_fn(position)
     inputs[:] = 1
