@@ -46,7 +46,7 @@ def load(
 def _data_root(data_dir: str | os.PathLike[str] | None, name: str) -> Path:
     root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
     try:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             root.stat()  # unlike `Path.exists`, says so where there cannot be such a path
         if root.exists() and not (root.is_dir() and os.access(root, os.R_OK | os.X_OK)):
             raise InputError(
@@ -263,8 +263,8 @@ def _read_with_tensorflow(builder: Any, split: str) -> tuple[np.ndarray, np.ndar
     except ImportError as error:
         raise _NoTensorFlow(
             f"{builder.name} in {builder.data_path} was prepared as tfrecord: install tensorflow "
-            "to read it, or set --data-dir or TFDS_DATA_DIR to another directory to have it prepared "
-            "there"
+            "to read it, or set --data-dir or TFDS_DATA_DIR to another directory to have it "
+            "prepared there"
         ) from error
     examples = tfds.as_numpy(builder.as_dataset(split, batch_size=-1))
     return examples["image"], examples["label"]
