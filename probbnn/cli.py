@@ -12,6 +12,7 @@ from probbnn.errors import requires
 from probbnn.experiments.customise import customise
 from probbnn.experiments.presets import COMPARISONS, PRESETS, find_comparison, find_preset
 from probbnn.samplers.registry import LINES
+from probbnn.terminal import Parser, unbreakable_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,6 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if no method of a run finished or there is no report, 2 for bad
         input, 130 if interrupted.
     """
+    with unbreakable_output():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
@@ -41,9 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="probbnn", description="What does your Flax network not know?"
-    )
+    parser = Parser(prog="probbnn", description="What does your Flax network not know?")
     parser.add_argument("--version", action="version", version=f"probbnn {pb.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

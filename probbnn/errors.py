@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-__all__ = ["InputError", "first_line", "is_positive", "one_of", "requires"]
+__all__ = ["InputError", "first_line", "is_positive", "one_line", "one_of", "requires"]
 
 
 class InputError(ValueError):
@@ -14,6 +14,20 @@ class InputError(ValueError):
     The message is one line: what was given, what was expected, what to do. The command line
     prints it without a traceback and exits with status 2.
     """
+
+    def __init__(self, message: str) -> None:
+        # It may quote a name from somebody's file, with line breaks or codes for the terminal.
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    r"""The text with whatever moves the cursor of a terminal written out.
+
+    Examples:
+        >>> one_line("a\nb\x1b[2J é")
+        'a\\nb\\x1b[2J é'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def first_line(error: BaseException) -> str:

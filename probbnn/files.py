@@ -26,6 +26,7 @@ __all__ = [
     "check_directory",
     "check_regular",
     "claim",
+    "expanded",
     "make_folder",
     "plain",
     "read_json",
@@ -58,6 +59,18 @@ class Claim:
         for directory in self.created:
             with contextlib.suppress(OSError):
                 directory.rmdir()
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with ``~`` as the home directory that it stands for.
+
+    Raises:
+        InputError: if nobody knows that.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path} is in no home directory that is known; write it out") from error
 
 
 def claim(directory: Path) -> Claim:

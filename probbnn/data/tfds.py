@@ -14,6 +14,7 @@ import numpy as np
 
 from probbnn.data.dataset import Dataset
 from probbnn.errors import InputError, requires
+from probbnn.files import expanded
 
 __all__ = ["load"]
 
@@ -44,7 +45,7 @@ def load(
 
 
 def _data_root(data_dir: str | os.PathLike[str] | None, name: str) -> Path:
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    root = expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             root.stat()  # unlike `Path.exists`, says so where there cannot be such a path

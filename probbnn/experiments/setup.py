@@ -20,7 +20,7 @@ from probbnn.experiments.examples import Examples
 from probbnn.experiments.experiment import Cosine, Experiment, MethodRun
 from probbnn.experiments.presets import Preset
 from probbnn.experiments.records import ExperimentRecord
-from probbnn.files import claim
+from probbnn.files import claim, expanded
 from probbnn.inference.draws import Draws
 from probbnn.inference.memory import check_memory
 from probbnn.inference.sample import DEFAULT_BATCH_SIZE, sample
@@ -138,7 +138,7 @@ def begin(
         raise InputError(f"seed is {seed!r}; a whole number is expected")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
-    directory = Path(directory).expanduser()
+    directory = expanded(directory)
     claimed = claim(directory)
     try:
         if isinstance(experiment, Preset):

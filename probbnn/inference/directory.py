@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from probbnn.errors import InputError
-from probbnn.files import check_directory, claim, read_json, write_json
+from probbnn.files import check_directory, claim, expanded, read_json, write_json
 from probbnn.inference.checkpoint import Checkpoints
 from probbnn.inference.plan import Plan
 from probbnn.inference.runner import Run, RunState
@@ -108,7 +108,7 @@ class SamplingDirectory:
         Raises:
             InputError: if it holds anything, or cannot be written.
         """
-        path = Path(out).expanduser()
+        path = expanded(out)
         claim(path)
         record = {
             "status": "running",

@@ -18,6 +18,7 @@ from probbnn.experiments.records import (
     RunRecord,
     read,
 )
+from probbnn.files import expanded
 from probbnn.report.netcdf import check_netcdf
 from probbnn.samplers.registry import LINES
 
@@ -160,7 +161,7 @@ def collect(directories: Sequence[Path]) -> list[Run]:
         InputError: if one has no ``run.json`` or is there twice, or what a file holds is of the
             wrong type; whatever else is missing from them is missing from the result.
     """
-    directories = [directory.expanduser() for directory in directories]
+    directories = [expanded(directory) for directory in directories]
     paths = [directory.resolve() for directory in directories]
     for number, path in enumerate(paths):
         if path in paths[:number]:

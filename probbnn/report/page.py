@@ -11,7 +11,7 @@ from typing import Any
 
 from probbnn import __version__
 from probbnn.errors import InputError, first_line, requires
-from probbnn.files import make_folder, written_atomically
+from probbnn.files import expanded, make_folder, written_atomically
 from probbnn.report import figures, run_tables, verdicts
 from probbnn.report.captions import ON_PAGE, SAVED, Picture, figures_of
 from probbnn.report.images import images
@@ -39,9 +39,9 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
     """
     with_files = out is None and len(directories) == 1
     if out is None:
-        out = Path(directories[0]).expanduser() / "report.html"
+        out = expanded(directories[0]) / "report.html"
     else:
-        _check_out(out := Path(out).expanduser())
+        _check_out(out := expanded(out))
     runs = collect([Path(directory) for directory in directories])
     try:
         kinds = dict.fromkeys([*ON_PAGE, *(SAVED if with_files else ())])
