@@ -1266,7 +1266,7 @@ FAULTS |= {
     ),
     "half a file in place of a whole": Fault(
         "probbnn/files.py",
-        'beside = path.with_name(path.name + ".part")',
+        'beside = path.with_name(f".{secrets.token_hex(8)}.part")',
         "beside = path",
         "tests/test_files.py",
     ),

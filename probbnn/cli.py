@@ -17,6 +17,7 @@ from probbnn.errors import requires
 from probbnn.experiments.customise import Request, asked_for, customise
 from probbnn.experiments.presets import COMPARISONS, PRESETS, find_comparison
 from probbnn.samplers.registry import LINES
+from probbnn.terminal import Parser, unbreakable_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 if no method of a run finished, there is no report or results cannot
         be written, 2 for bad input, 130 if interrupted by SIGINT, 143 by SIGTERM.
     """
+    with unbreakable_output():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
@@ -62,9 +68,7 @@ def _go_on(arguments: argparse.Namespace) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="probbnn", description="What does your Flax network not know?"
-    )
+    parser = Parser(prog="probbnn", description="What does your Flax network not know?")
     parser.add_argument("--version", action="version", version=f"probbnn {pb.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import errno
-import math
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeGuard
 
@@ -12,7 +11,7 @@ __all__ = [
     "OutputError",
     "first_line",
     "is_about_output",
-    "is_positive",
+    "one_line",
     "one_of",
     "requires",
 ]
@@ -36,6 +35,20 @@ class InputError(ValueError):
     prints it without a traceback and exits with status 2.
     """
 
+    def __init__(self, message: str) -> None:
+        # It may quote a name from somebody's file, with line breaks or codes for the terminal.
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    r"""The text with whatever moves the cursor of a terminal written out.
+
+    Examples:
+        >>> one_line("a\nb\x1b[2J é")
+        'a\\nb\\x1b[2J é'
+    """
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
 
 class OutputError(RuntimeError):
     """Results cannot be written: a full disk, one that cannot be written to, or that is gone."""
@@ -58,16 +71,25 @@ def first_line(error: BaseException) -> str:
 
 
 def is_positive(number: Any) -> bool:
-    """Whether ``number`` is one positive finite number.
+    """Whether ``number`` is one positive number that float32 has: no text and no truth value.
 
     Examples:
-        >>> is_positive(0.1), is_positive(0), is_positive(float("inf")), is_positive("a")
+        >>> is_positive(0.1), is_positive(0), is_positive(float("inf")), is_positive("0.1")
         (True, False, False, False)
+        >>> is_positive(True), is_positive(1e-300)
+        (False, False)
     """
-    try:
-        return math.isfinite(float(number)) and float(number) > 0
-    except (TypeError, ValueError):
+    kind = getattr(getattr(number, "dtype", None), "kind", "")
+    if isinstance(number, str | bytes | bool) or kind in ("b", "U", "S", "O"):
         return False
+    try:
+        return _FLOAT32[0] <= float(number) <= _FLOAT32[1]
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+# The smallest normal number, below which devices take numbers for 0, and the largest one.
+_FLOAT32 = (2.0**-126, (2 - 2.0**-23) * 2.0**127)
 
 
 def one_of(name: str, known: Iterable[str], what: str) -> str:

@@ -1,15 +1,17 @@
 """The machine and the packages that something ran on."""
 
+import contextlib
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from probbnn import __version__
 
-__all__ = ["environment", "num_cores"]
+__all__ = ["available_memory", "environment", "num_cores"]
 
 _VERSIONED = (
     "jax",
@@ -46,6 +48,22 @@ def num_cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # Linux
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def available_memory() -> int | None:
+    """Bytes of the host's memory that are free or can be freed; ``None`` where nobody says."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):  # Linux
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        found.append(1024 * int(line.split()[1]))
+    with contextlib.suppress(OSError, ValueError):  # and a container, whose limit is lower
+        limit, used = (int(Path(f"/sys/fs/cgroup/memory.{x}").read_text()) for x in _CGROUP)
+        found.append(limit - used)
+    return max(0, min(found)) if found else None
+
+
+_CGROUP = ("max", "current")
 
 
 def _versions() -> dict[str, str]:

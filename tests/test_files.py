@@ -1,6 +1,8 @@
-"""Files of results: whole or not there, and numbers that JSON has."""
+"""Files and directories of results: claimed by one process, and written whole or not at all."""
 
 import json
+import os
+import stat
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +11,73 @@ import numpy as np
 import pytest
 
 import probbnn as pb
-from probbnn.files import claim, plain, write_json, written_atomically
+from probbnn.errors import InputError
+from probbnn.files import claim, make_folder, plain, read_json, write_json, written_atomically
+
+
+def test_one_directory_has_one_owner(tmp_path):
+    first = claim(tmp_path / "new")
+    with pytest.raises(InputError, match="is not empty"):
+        claim(tmp_path / "new")
+    first.give_up()
+    assert list(tmp_path.iterdir()) == []
+    # Another process may make the directory, or claim an empty one, at the same moment.
+    (tmp_path / "empty").mkdir()
+    claim(tmp_path / "empty")
+    before = os.listdir
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "listdir", lambda path: [] if "empty" in str(path) else before(path))
+        with pytest.raises(InputError, match="claimed by another run"):
+            claim(tmp_path / "empty")
+
+
+def test_what_was_created_goes_again_and_nothing_else(tmp_path):
+    (tmp_path / "mine").mkdir()
+    claim(tmp_path / "mine" / "a" / "b" / "c").give_up()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+    claimed = claim(tmp_path / "mine")
+    claimed.give_up()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "file/run", "nul\0", "a/" + "b" * 300])
+def test_a_directory_that_cannot_be(tmp_path, name):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="cannot be written"):
+        claim(tmp_path / name)
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+
+    def fail():
+        with written_atomically(path) as beside:
+            beside.write_text("half")
+            raise OSError
+
+    with pytest.raises(OSError, match="^$"):
+        fail()
+    assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.json").stat().st_mode) == 0o640
+
+
+def test_a_link_to_a_folder_is_no_folder(tmp_path):
+    make_folder(tmp_path / "real")
+    make_folder(tmp_path / "real")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    with pytest.raises(InputError, match="is a symbolic link"):
+        make_folder(tmp_path / "link")
 
 
 def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
@@ -69,17 +137,3 @@ def test_what_is_written_is_json_that_any_reader_takes(tmp_path):
         "other": "<built-in function abs>",
     }
     assert plain(np.arange(3)) == [0, 1, 2]
-
-
-def test_a_directory_is_claimed_unless_it_holds_anything(tmp_path):
-    assert claim(tmp_path / "a" / "b")
-    assert not claim(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(pb.InputError, match="is not empty; choose a new one"):
-        claim(tmp_path)
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(pb.InputError, match="holds another run; choose a new one"):
-        claim(tmp_path)
-    with pytest.raises(pb.InputError, match="cannot be written"):
-        claim(tmp_path / "file")

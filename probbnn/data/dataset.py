@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from probbnn.arrays import owned, unmasked, with_dtype
 from probbnn.errors import InputError
 
 __all__ = ["Dataset", "Examples", "Regression"]
@@ -44,7 +45,7 @@ class Examples(Protocol):
 class Dataset:
     """Images and labels of one split, in memory.
 
-    The arrays are read-only views, so that `fingerprint` stays true. A slice such as
+    The arrays are read-only copies, so that `fingerprint` stays true. A slice such as
     `dataset[:1000]` is again a `Dataset`.
 
     Attributes:
@@ -72,7 +73,7 @@ class Dataset:
     split: str
 
     def __post_init__(self) -> None:
-        images, labels = np.asarray(self.images), np.asarray(self.labels)
+        images, labels = unmasked(self.images, "images"), unmasked(self.labels, "labels")
         if images.dtype != np.uint8 or images.ndim != 4:
             raise InputError(
                 f"images are {images.dtype} of shape {images.shape}; expected uint8 of shape "
@@ -89,8 +90,8 @@ class Dataset:
                 f"labels[{wrong[0]}] is {labels[wrong[0]]}; expected -1 (none of the classes) to "
                 f"{len(self.classes) - 1} for {len(self.classes)} classes"
             )
-        object.__setattr__(self, "images", _read_only(images))
-        object.__setattr__(self, "labels", _read_only(labels.astype(np.int32)))
+        object.__setattr__(self, "images", owned(images))
+        object.__setattr__(self, "labels", owned(labels.astype(np.int32)))
         object.__setattr__(self, "classes", tuple(self.classes))
 
     def __len__(self) -> int:
@@ -128,7 +129,7 @@ class Dataset:
 class Regression:
     """Measurements and a real-valued target of one split, in memory, both standardised.
 
-    The arrays are read-only views, so that `fingerprint` stays true. A slice such as
+    The arrays are read-only copies, so that `fingerprint` stays true. A slice such as
     `regression[:100]` is again a `Regression`.
 
     Attributes:
@@ -162,8 +163,10 @@ class Regression:
     split: str
 
     def __post_init__(self) -> None:
-        inputs = np.asarray(self.inputs, np.float32)
-        targets = np.asarray(self.targets, np.float32)
+        inputs, targets = (
+            with_dtype(unmasked(getattr(self, name), name), np.float32, name)
+            for name in ("inputs", "targets")
+        )
         if inputs.ndim != 2 or inputs.shape[1] != len(self.features):
             raise InputError(
                 f"inputs have shape {inputs.shape}; expected (N, {len(self.features)}): one column "
@@ -178,8 +181,8 @@ class Regression:
             raise InputError(
                 "inputs or targets contain NaN or infinity; remove or impute those rows"
             )
-        object.__setattr__(self, "inputs", _read_only(inputs))
-        object.__setattr__(self, "targets", _read_only(targets))
+        object.__setattr__(self, "inputs", owned(inputs))
+        object.__setattr__(self, "targets", owned(targets))
         object.__setattr__(self, "features", tuple(self.features))
 
     def __len__(self) -> int:
@@ -208,9 +211,3 @@ def _fingerprint(names: tuple[str, ...], *arrays: np.ndarray) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes())
     return digest.hexdigest()[:16]
-
-
-def _read_only(array: np.ndarray) -> np.ndarray:
-    view = array.view()
-    view.flags.writeable = False
-    return view

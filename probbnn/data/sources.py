@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probbnn.arrays import unmasked
 from probbnn.errors import InputError
 from probbnn.types import Batch, PRNGKey
 
@@ -170,7 +171,7 @@ def arrays_of(data: Any) -> tuple[np.ndarray, np.ndarray]:
             f"data is a {type(data).__name__}; give a Dataset or a pair (inputs, targets), or a "
             "Regression"
         )
-    inputs, targets = np.asarray(data[0]), np.asarray(data[1])
+    inputs, targets = unmasked(data[0], "inputs"), unmasked(data[1], "targets")
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or not len(inputs):
         raise InputError(
             f"inputs have shape {inputs.shape} and targets {targets.shape}; they need the same "

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import os
+import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from probbnn.data.dataset import Dataset
 from probbnn.errors import InputError, requires
+from probbnn.files import expanded
 
 __all__ = ["load"]
 
@@ -22,6 +24,9 @@ _URLS = {
     "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
 }
 _CONNECT_SECONDS = 10
+# What both data sets have, whatever a file says of them.
+_SIZES = {"train": 60_000, "test": 10_000}
+_INFO = "dataset_info.json"
 
 
 def load(
@@ -31,20 +36,62 @@ def load(
     with requires(f"the data set {name}", extra="data"):
         for package in ("tensorflow_datasets", "array_record", "PIL"):
             import_module(package)  # TFDS itself imports the other two when it needs them
-    builder = _builder(name, _data_root(data_dir))
-    if not builder.data_path.exists():
-        _prepare(builder, progress)
+    root = _data_root(data_dir, name)
+    with _nothing_left_behind(root, name):
+        builder = _builder(name, root)
+        if not builder.data_path.exists():
+            _prepare(builder, progress)
     return _read_split(builder, "train", progress), _read_split(builder, "test", progress)
 
 
-def _data_root(data_dir: str | os.PathLike[str] | None) -> Path:
-    root = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
-    if root.exists() and not (root.is_dir() and os.access(root, os.R_OK | os.X_OK)):
+def _data_root(data_dir: str | os.PathLike[str] | None, name: str) -> Path:
+    root = expanded(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    try:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            root.stat()  # unlike `Path.exists`, says so where there cannot be such a path
+        if root.exists() and not (root.is_dir() and os.access(root, os.R_OK | os.X_OK)):
+            raise InputError(
+                f"data directory {root} is not a directory that can be read; set --data-dir or "
+                "TFDS_DATA_DIR to one that can, or to a new path"
+            )
+        inside = [folder for folder in (root, *root.glob("*.*.*")) if (folder / _INFO).exists()]
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"data directory {root} is not a directory that can be read; set --data-dir or "
-            "TFDS_DATA_DIR to one that can, or to a new path"
+            f"data directory {str(root)!r:.200} cannot be used ({_one_line(error)}); set "
+            "--data-dir or TFDS_DATA_DIR to another one"
+        ) from error
+    if inside:
+        above = inside[0].resolve().parent.parent
+        raise InputError(
+            f"data directory {root} is that of one data set; give the one that {name} is in, "
+            f"perhaps {above}"
         )
     return root
+
+
+@contextlib.contextmanager
+def _nothing_left_behind(root: Path, name: str) -> Iterator[None]:
+    """Where it fails, empty directories that were not there go again, the system's own included."""
+    roots = [root, *root.parents]
+    before = {folder for folder in (*roots, *_folders(root, name)) if folder.exists()}
+    tempdir = tempfile.tempdir
+    with tempfile.TemporaryDirectory() as tempfile.tempdir:
+        try:
+            yield
+        except BaseException:
+            for folder in (*_folders(root, name), *roots):
+                if folder not in before:
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
+            raise
+        finally:
+            tempfile.tempdir = tempdir
+
+
+def _folders(root: Path, name: str) -> list[Path]:
+    """What TFDS makes in a data directory, the innermost first."""
+    found = [p for top in ("downloads", name) for p in (root / top).rglob("*") if p.is_dir()]
+    return [*reversed(found), root / "downloads", root / name]
 
 
 def _builder(dataset: str, root: Path) -> Any:
@@ -59,7 +106,10 @@ def _builder(dataset: str, root: Path) -> Any:
         __module__ = original.__module__
         url_infos = {_URLS[dataset] + i.filename: i for i in original.url_infos.values()}
 
-    return Builder(data_dir=root)
+    try:
+        return Builder(data_dir=root)
+    except Exception as error:  # whatever TFDS makes of a directory that is not as it wrote it
+        raise _unreadable(dataset, Path(root, dataset, str(original.VERSION)), error) from error
 
 
 class _WithoutTensorFlow:
@@ -111,11 +161,11 @@ def _download(downloads: Any, name: str, url: str, info: Any) -> Path:
         return downloads.download(url)
     except NonMatchingChecksumError as error:
         reason = "its checksum is not the one on record: damaged or incomplete"
-        raise _not_downloaded(name, url, reason) from error
+        raise _not_downloaded(downloads, name, url, reason) from error
     except (requests.RequestException, DownloadError) as error:
         says_enough = isinstance(error, requests.HTTPError | DownloadError)
         reason = _one_line(error) if says_enough else type(error).__name__
-        raise _not_downloaded(name, url, reason) from error
+        raise _not_downloaded(downloads, name, url, reason) from error
 
 
 def _is_cached(downloads: Any, name: str, url: str, info: Any) -> bool:
@@ -129,10 +179,13 @@ def _is_cached(downloads: Any, name: str, url: str, info: Any) -> bool:
     )
 
 
-def _not_downloaded(name: str, url: str, reason: str) -> InputError:
+def _not_downloaded(downloads: Any, name: str, url: str, reason: str) -> InputError:
+    root = Path(downloads.download_dir).parent
+    others = sorted(path.parent.name for path in root.glob(f"{name}/*/{_INFO}"))
+    has = f", and {root} has but {name} {', '.join(others)}" if others else ""
     return InputError(
-        f"{url} could not be downloaded ({reason}); try again, or set --data-dir or TFDS_DATA_DIR "
-        f"to a directory that holds {name} prepared by TFDS"
+        f"{url} could not be downloaded ({reason}){has}; try again, or set --data-dir or "
+        f"TFDS_DATA_DIR to a directory that holds {name} prepared by TFDS"
     )
 
 
@@ -166,14 +219,26 @@ def _quiet_tfds(progress: bool) -> Iterator[None]:
 
 
 def _read_split(builder: Any, split: str, progress: bool) -> Dataset:
-    if not (builder.data_path / "dataset_info.json").exists():
-        raise _unreadable(builder, "is incomplete (no dataset_info.json)")
-    if builder.info.file_format.value == "array_record":
-        images, labels = _read_array_record(builder, split, progress)
-    else:
-        images, labels = _read_with_tensorflow(builder, split)
-    classes = tuple(builder.info.features["label"].names)
-    return Dataset(images, labels, classes, builder.name, split)
+    directory = Path(builder.data_path)
+    if not (directory / _INFO).exists():
+        raise _unreadable(builder.name, directory, f"no {_INFO}")
+    try:
+        if builder.info.file_format.value == "array_record":
+            images, labels = _read_array_record(builder, split, progress)
+        else:
+            images, labels = _read_with_tensorflow(builder, split)
+        classes = tuple(builder.info.features["label"].names)
+        if len(images) != _SIZES[split]:
+            raise ValueError(f"{len(images):,} of {_SIZES[split]:,} {split} images")
+        return Dataset(images, labels, classes, builder.name, split)
+    except _NoTensorFlow:
+        raise
+    except Exception as error:  # whatever library finds the damage
+        raise _unreadable(builder.name, directory, error) from error
+
+
+class _NoTensorFlow(InputError):
+    """A directory that is sound, for those who have TensorFlow."""
 
 
 def _read_array_record(builder: Any, split: str, progress: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -183,10 +248,7 @@ def _read_array_record(builder: Any, split: str, progress: bool) -> tuple[np.nda
 
     # In one batch, and past TFDS's own decoder: 2.5 times as fast. Threads only slow PIL down.
     source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    try:
-        examples = source.__getitems__(range(len(source)))
-    except RuntimeError as error:
-        raise _unreadable(builder, f"is damaged ({_one_line(error)})") from error
+    examples = source.__getitems__(range(len(source)))
     bar = tqdm(
         examples, f"Reading {builder.name} {split}", disable=None if progress else True, leave=False
     )
@@ -200,17 +262,27 @@ def _read_with_tensorflow(builder: Any, split: str) -> tuple[np.ndarray, np.ndar
     try:
         import tensorflow  # noqa: F401
     except ImportError as error:
-        raise _unreadable(
-            builder, "was prepared as tfrecord: install tensorflow to read it"
+        raise _NoTensorFlow(
+            f"{builder.name} in {builder.data_path} was prepared as tfrecord: install tensorflow "
+            "to read it, or set --data-dir or TFDS_DATA_DIR to another directory to have it "
+            "prepared there"
         ) from error
     examples = tfds.as_numpy(builder.as_dataset(split, batch_size=-1))
     return examples["image"], examples["label"]
 
 
-def _unreadable(builder: Any, why: str) -> InputError:
+def _unreadable(name: str, directory: Path, why: Exception | str) -> InputError:
+    """What to say of a directory that holds something else, or nothing that can be read."""
+    closed = [path for path in directory.glob("*") if not os.access(path, os.R_OK)]
+    if closed or isinstance(why, PermissionError) or not os.access(directory, os.R_OK | os.X_OK):
+        return InputError(
+            f"{(closed or [directory])[0]} must not be read (permission denied); have it opened, "
+            "or set --data-dir or TFDS_DATA_DIR to another directory"
+        )
+    reason = why if isinstance(why, str) else _one_line(why)
     return InputError(
-        f"{builder.name} in {builder.data_dir} {why}; delete that directory to have it prepared "
-        "anew, or set --data-dir or TFDS_DATA_DIR to another one"
+        f"{name} in {directory} is damaged or incomplete ({reason:.200}); move that directory away "
+        "to have it prepared anew, or set --data-dir or TFDS_DATA_DIR to another one"
     )
 
 

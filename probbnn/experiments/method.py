@@ -4,7 +4,6 @@ Predictions and whatever is followed along the chains are made while it samples,
 not grow with its length and no draw need be stored.
 """
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,9 +18,10 @@ import optax
 from probbnn.diagnostics import TemperatureMeters, measure_temperature
 from probbnn.diagnostics.converged import Converged, Watching
 from probbnn.experiments.memory import PeakMemory
+from probbnn.experiments.record import read_value
 from probbnn.experiments.records import ConvergenceRecord, CurvePoint, Meters, MethodMetrics
 from probbnn.experiments.setup import PlannedMethod, Setup, sample_method
-from probbnn.files import write_json
+from probbnn.files import read_json, write_json
 from probbnn.follow import Follow
 from probbnn.inference.draws import Draws
 from probbnn.inference.sample import CHECKPOINT_SECONDS
@@ -226,9 +226,8 @@ class _LearningCurve:
     def points(self) -> list[CurvePoint]:
         """Those that were measured, in order."""
         if self._path is not None and self._path.is_file():
-            known = json.loads(self._path.read_text(encoding="utf-8"))
-            before = {p.step: p for p in map(CurvePoint.from_dict, known)}
-            self._points = before | self._points
+            known = read_value(tuple[CurvePoint, ...], read_json(self._path), self._path.name)
+            self._points = {point.step: point for point in known} | self._points
         return [self._points[step] for step in sorted(self._points)]
 
     def measure(self, step: int, positions: Any) -> None:

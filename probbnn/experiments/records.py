@@ -10,7 +10,6 @@ type is an `InputError` that names the file and the field. Nothing else has to c
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +18,11 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 
 from probbnn.diagnostics import Diagnostic, Verdict
+from probbnn.errors import InputError
 from probbnn.experiments.customise import Request
 from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.record import Record, read_fields, read_value
+from probbnn.files import read_json
 from probbnn.metrics import AccuracyVsConfidence, Interval, OodMetrics, Reliability, RiskCoverage
 
 __all__ = [
@@ -535,10 +536,12 @@ def read(kind: type[_File], directory: Path) -> _File | None:
     """The record of one kind that a directory holds, ``None`` where its file is no JSON object.
 
     Raises:
-        InputError: if a part of it is of another type than it should be.
+        InputError: if a part of it is of another type than it should be, or the file is no file.
     """
     try:
-        content = json.loads((directory / kind.FILE).read_text(encoding="utf-8"))
+        content = read_json(directory / kind.FILE)
+    except InputError:
+        raise
     except (OSError, ValueError):
         return None
     return kind.from_dict(content, kind.FILE) if isinstance(content, dict) else None

@@ -5,12 +5,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from probbnn.checks import check_whole
 from probbnn.data.sources import check_batch_size
 from probbnn.errors import InputError, one_of, requires
 from probbnn.experiments.evaluation import Task, task_of
@@ -18,9 +20,10 @@ from probbnn.experiments.examples import Examples
 from probbnn.experiments.experiment import Cosine, Experiment, MethodRun
 from probbnn.experiments.presets import Preset
 from probbnn.experiments.records import ExperimentRecord, RunRecord, read
-from probbnn.files import claim
+from probbnn.files import claim, expanded
 from probbnn.inference.directory import is_begun, steps_asked
 from probbnn.inference.draws import Draws
+from probbnn.inference.memory import check_memory
 from probbnn.inference.resume import resume
 from probbnn.inference.sample import DEFAULT_BATCH_SIZE, sample
 from probbnn.posterior.flax import LogDensity
@@ -133,22 +136,23 @@ def begin(
     with requires("a run directory", extra="report"):  # now, and not when all is computed
         for package in ("h5netcdf", "jinja2", "matplotlib", "psutil"):
             import_module(package)
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise InputError(f"seed is {seed!r}; a whole number is expected")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed is {seed}; it must be from 0 to 2**32 - 1")
-    directory = Path(directory)
+    directory = expanded(directory)
     if _is_unfinished(directory):
         raise InputError(
             f"{directory} holds a run that has not finished; go on with `probbnn resume "
             f"{directory}`, or choose another directory with --out"
         )
-    is_new = claim(directory)
+    claimed = claim(directory)
     try:
         if isinstance(experiment, Preset):
             experiment = experiment.load(data_dir, progress=progress)
         return directory, prepare(experiment)
     except BaseException:
-        if is_new:
-            directory.rmdir()
+        claimed.give_up()
         raise
 
 
@@ -188,6 +192,7 @@ def prepare(experiment: Experiment) -> Setup:
         target.check_inputs(examples.inputs)
     target.likelihood.check(target.output_shape, test.targets)
     batch_size = experiment.batch_size
+    check_whole(batch_size=batch_size)
     if batch_size is None:
         batch_size = min(DEFAULT_BATCH_SIZE, target.data_size)
     check_batch_size(target.data_size, batch_size)
@@ -271,6 +276,8 @@ def _plan(target: LogDensity, name: str, run: MethodRun, batch_size: int) -> Pla
     method = find_method(name)
     num_chains = method.default_chains if run.num_chains is None else run.num_chains
     num_steps = method.default_steps if run.num_steps is None else run.num_steps
+    check_whole(num_steps=num_steps, num_chains=num_chains)
+    check_whole(draws=run.draws)
     if num_steps < 1 or num_chains < 1:
         raise InputError(
             f"{name} has {num_steps} steps and {num_chains} chains; both must be at least 1"
@@ -290,6 +297,8 @@ def _plan(target: LogDensity, name: str, run: MethodRun, batch_size: int) -> Pla
     method.of(settings).build(
         target, num_warmup=num_steps if is_fit else num_warmup, batch_size=batch_size
     )
+    fitted = method.of(settings).num_fitted_draws
+    check_memory(target, num_chains, min(run.draws, num_steps) if fitted is None else fitted)
     return PlannedMethod(
         method=method,
         run=replace(

@@ -1,18 +1,15 @@
 """How a run is getting on, for whoever looks at its directory from elsewhere."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from probbnn.errors import InputError
 from probbnn.experiments.records import RunRecord, read
+from probbnn.files import read_json
 from probbnn.inference.directory import is_held
 
 __all__ = ["Status", "status"]
-
-# Of a progress.json, in bytes: what is larger is none of ours.
-_MAX_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,8 @@ def _progress(path: Path) -> str:
 
 def _read(path: Path) -> Mapping[str, object]:
     try:
-        if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
-            return {}
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except (OSError, ValueError):  # not there yet, or none of ours
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -9,7 +9,6 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import time
@@ -23,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from probbnn.errors import InputError
-from probbnn.files import claim, write_json
+from probbnn.files import check_directory, claim, expanded, read_json, write_json
 from probbnn.inference.checkpoint import Checkpoints
 from probbnn.inference.plan import Plan
 from probbnn.inference.runner import Run, RunState
-from probbnn.inference.store import ZarrStore
+from probbnn.inference.store import ZarrStore, check_store
 from probbnn.machine import environment
 from probbnn.posterior.base import Posterior
 from probbnn.types import Position, PRNGKey
@@ -36,7 +35,7 @@ __all__ = ["Lock", "SamplingDirectory", "Saved", "is_begun", "is_held", "steps_a
 
 _FILE = "sampling.json"
 # What a run that was killed before its first checkpoint can have left.
-_OURS = {"checkpoints", "draws.zarr", "lock", "curve.json", "progress.json", f"{_FILE}.part"}
+_OURS = {"checkpoints", "draws.zarr", "lock", "curve.json", "progress.json"}
 # Of these the draws depend on the version.
 _DECISIVE = ("probbnn", "jax", "jaxlib", "flax", "optax", "blackjax", "numpyro")
 _NUM_EXAMPLES = 64
@@ -139,7 +138,7 @@ class SamplingDirectory:
         Raises:
             InputError: if it holds anything, or cannot be written.
         """
-        path = Path(out).expanduser()
+        path = expanded(out)
         claim(path)
         record = {
             "status": "running",
@@ -159,6 +158,8 @@ class SamplingDirectory:
             InputError: if it is none, is damaged, or another process is at work on it.
         """
         record = read_record(path)
+        check_directory(path)
+        check_store(path / "draws.zarr")
         return cls(path, record, Lock(path))
 
     def begin(self, run: Run, state: RunState) -> None:
@@ -299,7 +300,9 @@ def is_begun(path: Path) -> bool:
     """Whether a run there can be resumed; what one has left that cannot is cleared away."""
     if (path / _FILE).is_file():
         return True
-    if path.is_dir() and not path.is_symlink() and {p.name for p in path.iterdir()} <= _OURS:
+    if path.is_symlink() or not path.is_dir():
+        return False
+    if all(p.name in _OURS or p.suffix == ".part" for p in path.iterdir()):
         lock = Lock(path)  # nobody is just beginning it
         shutil.rmtree(path)
         lock.release()
@@ -326,10 +329,10 @@ def read_record(path: Path) -> dict[str, Any]:
         InputError: if there is none, or it is none of ours.
     """
     try:
-        record = json.loads((path / _FILE).read_text(encoding="utf-8"))
+        record = read_json(path / _FILE)
     except FileNotFoundError:
         raise InputError(f"{path} holds no run that can be resumed: it has no {_FILE}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path / _FILE} cannot be read ({error})") from error
     needed = {"status": str, "call": dict, "identity": dict, "environment": dict, "dtypes": list}
     for name, kind in needed.items():

@@ -66,6 +66,11 @@ class Plan:
             ]
         )
 
+    @property
+    def num_draws(self) -> int:
+        """Number of draws."""
+        return sum((end - start) // self.thinning for start, end in self._sampling)
+
     def keeps(self, step: int) -> bool:
         """Whether the position after ``step`` steps is a draw."""
         return any(
@@ -100,6 +105,11 @@ def check_length(num_steps: int, num_warmup: int, thinning: int) -> None:
     if num_steps < 1 or thinning < 1:
         raise InputError(
             f"num_steps is {num_steps} and thinning {thinning}; both must be at least 1"
+        )
+    if thinning > num_steps:
+        raise InputError(
+            f"thinning is {thinning} of {num_steps} steps, which leaves no draw; it can be "
+            f"{num_steps} at most"
         )
     if not 0 <= num_warmup <= num_steps - thinning:
         raise InputError(

@@ -3,12 +3,12 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
 
 from probbnn.errors import InputError
+from probbnn.files import expanded
 from probbnn.inference.directory import SamplingDirectory
 from probbnn.inference.draws import Draws
 from probbnn.inference.loop import Observer, Until, run_to_end
@@ -76,7 +76,7 @@ def resume(
         >>> draws.num_draws, longer.num_draws
         (20, 40)
     """
-    home = SamplingDirectory.open(Path(directory).expanduser())
+    home = SamplingDirectory.open(expanded(directory))
     try:
         home.check(target, force=force)
         call = dict(home.record["call"])

@@ -4,16 +4,17 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Any, get_args
 
 import jax
 import numpy as np
 
+from probbnn.checks import check_flag, check_key, check_number, check_whole
 from probbnn.errors import InputError, one_of
 from probbnn.inference.directory import SamplingDirectory
 from probbnn.inference.draws import Draws
 from probbnn.inference.loop import Observer, Until, run_to_end
+from probbnn.inference.memory import check_memory, num_bytes
 from probbnn.inference.plan import Plan
 from probbnn.inference.runner import OnDivergence, Run, block_draws, init_run
 from probbnn.posterior.base import Posterior
@@ -156,7 +157,11 @@ def sample(
         on_divergence=on_divergence,
         observer=observer,
     )
+    check_key(rng_key)
+    check_number(checkpoint_seconds=checkpoint_seconds)
     num_chains = call["num_chains"]
+    in_memory = keep_positions and out is None
+    check_memory(target, num_chains, run.plan.num_draws if in_memory else 0)
     init_key, run_key = jax.random.split(rng_key)
     if initial_positions is None:
         initial_positions = starts(init_key, target, num_chains)
@@ -204,13 +209,9 @@ def prepare(
         InputError: if a setting is unknown or does not fit.
     """
     known = _find(method, settings)
-    _check_whole(
-        num_chains=num_chains,
-        num_steps=num_steps,
-        num_warmup=num_warmup,
-        thinning=thinning,
-        batch_size=batch_size,
-    )
+    check_whole(num_chains=num_chains, num_steps=num_steps, num_warmup=num_warmup)
+    check_whole(thinning=thinning, batch_size=batch_size)
+    check_flag(shared_minibatches=shared_minibatches, keep_positions=keep_positions)
     if chain_method is not None:
         one_of(chain_method, get_args(ChainMethod), "chain_method")
     one_of(on_divergence, get_args(OnDivergence), "on_divergence")
@@ -298,12 +299,6 @@ def _find(method: str | Method | KernelLike, settings: dict[str, Any]) -> Method
     return method if isinstance(method, Method) else None
 
 
-def _check_whole(**numbers: int | None) -> None:
-    for name, number in numbers.items():
-        if number is not None and (isinstance(number, bool) or not isinstance(number, Integral)):
-            raise InputError(f"{name} is {number!r}; a whole number is expected")
-
-
 def _num_chains(known: Method | None, num_chains: int | None) -> int:
     if num_chains is None:
         return Method.default_chains if known is None else known.default_chains
@@ -331,8 +326,7 @@ def _batch_size(
 
 def _max_draws(target: Posterior, num_chains: int) -> int:
     """Draws of each chain that the default thinning keeps."""
-    shapes = jax.eval_shape(target.init, jax.random.key(0))
-    size = num_chains * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    size = num_chains * num_bytes(target)
     return min(_MAX_DRAWS, max(_MIN_DRAWS, _MAX_BYTES // max(size, 1)))
 
 
@@ -351,7 +345,17 @@ def _plan(
         # What keeps about as many draws as wanted, and at least one of the longest phase.
         lengths = [end - max(start, num_warmup) for start, end in phases] or [1]
         thinning = max(1, min(-(-sum(lengths) // max_draws), max(lengths)))
-    return Plan(num_steps, num_warmup, thinning, tuple(phases), tuple(sorted(stops)))
+    return Plan(num_steps, num_warmup, thinning, tuple(phases), _checked_stops(stops, num_steps))
+
+
+def _checked_stops(stops: Sequence[int], num_steps: int) -> tuple[int, ...]:
+    if isinstance(stops, str) or not np.iterable(stops):
+        raise InputError(f"callback_steps is {stops!r}; give numbers of steps, such as [{stops}]")
+    for number in stops:
+        check_whole(1, callback_steps=number)
+        if number > num_steps:
+            raise InputError(f"callback_steps has {number:,}, and there are {num_steps:,} steps")
+    return tuple(sorted(stops))
 
 
 def starts(rng_key: PRNGKey, target: Posterior, num_chains: int) -> Position:

@@ -5,6 +5,8 @@ what was written stays as it was whatever happens to the next chunk, no library 
 file open, and readers take the blocks they ask for. xarray opens the result (`xarray.open_zarr`).
 """
 
+import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,11 +15,17 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from probbnn.errors import requires
+from probbnn.errors import InputError, first_line, requires
+from probbnn.files import read_json
 from probbnn.tree import leaf_names
 from probbnn.types import PyTree
 
-__all__ = ["MemoryStore", "Store", "StoredArray", "ZarrStore"]
+__all__ = ["MemoryStore", "Store", "StoredArray", "ZarrStore", "check_store"]
+
+# All that `ZarrStore` writes. Zarr has codecs that run what a file says, such as pickle.
+_CODECS = {"bytes", "zstd"}
+_DTYPES = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
+_MAX_CHUNK_BYTES = 2**31
 
 
 class Store(Protocol):
@@ -75,7 +83,7 @@ class ZarrStore:
         with requires("keeping draws on disk", extra="report"):
             import zarr
         self.path = path
-        self._group: Any = zarr.open_group(path, mode="a")
+        self._group: Any = zarr.open_group(path, mode="a", zarr_format=3)
         self._structures: dict[str, Any] = {}
 
     def write(self, name: str, start: int, block: PyTree) -> None:
@@ -115,6 +123,46 @@ class ZarrStore:
     def expect(self, name: str, template: PyTree) -> None:
         """Say of which structure the arrays are that another process wrote."""
         self._structures[name] = jax.tree.structure(template)
+
+
+def check_store(path: Path) -> None:
+    """See that a store on disk is one that `ZarrStore` wrote, before Zarr opens it.
+
+    Raises:
+        InputError: if an array asks for other decoding, or is of another kind or larger chunks
+            than ours are.
+    """
+    for metadata in sorted(path.rglob(".z*")):
+        raise InputError(f"{metadata} is of Zarr's older format, which probbnn never writes")
+    for metadata in path.rglob("zarr.json"):
+        try:
+            wrong = _foreign(read_json(metadata))
+        except InputError as error:
+            raise InputError(f"{metadata.parent}: {error}") from error
+        except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+            raise InputError(f"{metadata} cannot be read ({first_line(error)})") from error
+        if wrong:
+            raise InputError(f"{metadata} has {wrong}, which probbnn never writes; do not use it")
+
+
+def _foreign(node: dict[str, Any]) -> str:
+    """What is not ours in the metadata of a Zarr group or array, ``""`` if it all is."""
+    if node["zarr_format"] != 3 or node.get("consolidated_metadata") is not None:
+        return "another layout"
+    if node["node_type"] == "group":
+        return ""
+    codecs = {codec["name"] for codec in node["codecs"]}
+    if not codecs <= _CODECS or node.get("storage_transformers"):
+        return f"the codecs {', '.join(sorted(codecs - _CODECS)) or 'of a transformer'}"
+    if not isinstance(node["data_type"], str) or not _DTYPES.fullmatch(node["data_type"]):
+        return f"the data type {str(node['data_type']):.40}"
+    grid, shape = node["chunk_grid"]["configuration"]["chunk_shape"], node["shape"]
+    numbers = [*grid, *shape]
+    if node["chunk_grid"]["name"] != "regular" or not all(type(n) is int for n in numbers):
+        return "another grid of chunks"
+    if min(numbers, default=0) < 0 or 8 * math.prod(grid) > _MAX_CHUNK_BYTES:
+        return f"chunks of {grid}"
+    return ""
 
 
 class StoredArray:

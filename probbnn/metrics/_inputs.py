@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from probbnn.arrays import unmasked
 from probbnn.errors import InputError
 
 __all__ = [
@@ -73,7 +74,7 @@ def check_probs(probs: npt.ArrayLike | HasProbs) -> np.ndarray:
         InputError: If the shape is not (n, K) with n >= 1 and K >= 2, or a row is not a
             probability vector (finite, in [0, 1], sum within 1e-3 of 1).
     """
-    probs = np.asarray(getattr(probs, "probs", probs), dtype=np.float64)
+    probs = unmasked(getattr(probs, "probs", probs), "probs").astype(np.float64, copy=False)
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise InputError(
             f"probs has shape {probs.shape}; expected (rows, classes) with at least two classes: "
@@ -105,7 +106,7 @@ def check_labels(labels: npt.ArrayLike, probs: np.ndarray) -> np.ndarray:
     Raises:
         InputError: If ``labels`` is not one integer in {-1, 0, ..., K-1} for each row.
     """
-    labels = np.asarray(labels)
+    labels = unmasked(labels, "labels")
     num_rows, num_classes = probs.shape
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(

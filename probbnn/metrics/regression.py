@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
+from probbnn.arrays import unmasked
 from probbnn.errors import InputError
 from probbnn.metrics._tables import Intervals
 from probbnn.metrics.bootstrap import Interval, bootstrap_counts, bootstrap_means, means
@@ -251,7 +252,7 @@ def _check_moments(mean: npt.ArrayLike, std: npt.ArrayLike) -> tuple[np.ndarray,
 
 
 def _check_targets(targets: npt.ArrayLike, mean: np.ndarray) -> np.ndarray:
-    targets = np.asarray(targets, np.float64)
+    targets = unmasked(targets, "targets").astype(np.float64, copy=False)
     if targets.shape[:1] != mean.shape[:1] or targets.size != mean.size:
         raise InputError(
             f"targets have shape {targets.shape} and there are {mean.shape[0]} rows of "

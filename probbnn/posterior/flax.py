@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from probbnn.arrays import on_device, unmasked, with_dtype
 from probbnn.data.sources import DeviceArrays, arrays_of
 from probbnn.errors import InputError, first_line
 from probbnn.posterior.base import Posterior
@@ -130,7 +131,7 @@ class LogDensity(Posterior):
                 "prior and likelihood need names of their own"
             )
         self.shapes: Position = jax.eval_shape(self.init, jax.random.key(0))
-        super().__init__(DeviceArrays(jnp.asarray(inputs), jnp.asarray(targets)))
+        super().__init__(DeviceArrays(on_device(inputs, "inputs"), on_device(targets, "targets")))
 
     def init(self, rng_key: PRNGKey) -> Position:
         """A position (pytree of parameters) drawn from the module's own initialiser.
@@ -205,7 +206,7 @@ class LogDensity(Posterior):
 
         They may be a `Dataset`, a `Regression`, or an array of shape ``(n, *input_shape)``.
         """
-        inputs = np.asarray(getattr(inputs, "inputs", inputs))
+        inputs = unmasked(getattr(inputs, "inputs", inputs), "inputs")
         if inputs.shape[1:] != self.input_shape or inputs.ndim == 0:
             raise InputError(
                 f"inputs have shape {inputs.shape}; the network was built on examples of shape "
@@ -221,7 +222,7 @@ class LogDensity(Posterior):
             )
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
             raise InputError("inputs contain NaN or infinity; remove or impute those examples")
-        return inputs
+        return with_dtype(inputs, jax.dtypes.canonicalize_dtype(inputs.dtype), "inputs")
 
     def _network_shapes(self) -> tuple[Position, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of the network's parameters and of its outputs for one example."""

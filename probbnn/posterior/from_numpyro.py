@@ -21,6 +21,7 @@ from numpyro.infer import init_to_sample
 from numpyro.infer.util import constrain_fn, potential_energy
 from numpyro.primitives import Messenger
 
+from probbnn.arrays import on_device, unmasked
 from probbnn.data.sources import DeviceArrays
 from probbnn.errors import InputError, first_line
 from probbnn.posterior.base import Posterior
@@ -397,7 +398,7 @@ def _are_alike(one: jax.Array, other: jax.Array) -> bool:
 def _on_device(leaf: Any) -> Any:
     """NumPy arrays cannot be indexed with traced indices; anything else is the model's affair."""
     is_numeric = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
-    return jnp.asarray(leaf) if is_numeric else leaf
+    return on_device(unmasked(leaf, "the model's data"), "the model's data") if is_numeric else leaf
 
 
 def _quoted(names: Any) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["ON_PAGE", "SAVED", "Picture", "figures_of"]
 
 
+# Bytes of a file's name are at most 255, and a letter has up to four.
+_MAX_NAME = 60
+
+
 class Picture(NamedTuple):
     """A figure of a run and what it shows.
 
@@ -50,7 +54,7 @@ def figures_of(run: Run, kinds: Iterable[str]) -> dict[str, list[Picture]]:
 
 def _file_name(name: str) -> str:
     """The name without what file systems, or their users, could stumble over."""
-    return re.sub(r"[^\w.-]+", "-", name)
+    return re.sub(r"[^\w.-]+", "-", name)[:_MAX_NAME]
 
 
 def _mixing(run: Run) -> Iterator[Picture]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
-from probbnn.errors import requires
+from probbnn.errors import InputError, requires
 from probbnn.report.load import Entry, Run
 
 __all__ = ["Gallery", "Shown", "images"]
@@ -65,6 +65,11 @@ def images(run: Run) -> Iterator[Gallery]:
         inputs = data["inputs"].values
         if inputs.dtype != np.uint8 or inputs.ndim != 4 or inputs.shape[-1] not in (1, 3):
             continue
+        if len(inputs) != predicted.sizes["example"] or data["targets"].shape != inputs.shape[:1]:
+            raise InputError(
+                f"{entry.draws}: the examples of {entry.name} are {len(inputs)}, and predicted are "
+                f"{predicted.sizes['example']}; restore the file as probbnn wrote it"
+            )
         by_chain = predicted.mean("draw")
         confidence = by_chain.mean("chain").max("class").values
         order = np.argsort(-confidence, kind="stable")

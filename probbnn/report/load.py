@@ -1,12 +1,13 @@
 """What is on record in a run directory, as the report reads it."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import xarray as xr
 
-from probbnn.errors import InputError, requires
+from probbnn.errors import InputError, first_line
 from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.records import (
     FailureRecord,
@@ -17,6 +18,8 @@ from probbnn.experiments.records import (
     RunRecord,
     read,
 )
+from probbnn.files import expanded
+from probbnn.report.netcdf import check_netcdf
 from probbnn.samplers.registry import LINES
 
 __all__ = ["Entry", "Run", "collect", "family_of"]
@@ -83,18 +86,43 @@ class Entry:
             return None
         import h5py
 
+        path = f"{self.name}/{name}"
         with h5py.File(self.draws) as file:
-            if f"{self.name}/{name}" not in file:
+            if path not in file:
                 return None
-        with xr.open_dataset(self.draws, group=f"{self.name}/{name}", engine="h5netcdf") as dataset:
-            return dataset.load()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is missing, which is said below
+                with xr.open_dataset(
+                    self.draws, group=path, engine="h5netcdf", decode_times=False
+                ) as dataset:
+                    found = dataset.load()
+        except Exception as error:  # of whatever library finds the damage
+            raise self._damaged(path, f"cannot be read ({first_line(error)})") from error
+        missing = [str(dim) for dim in found.dims if dim in _LABELLED and dim not in found.coords]
+        if missing:
+            raise self._damaged(path, f"has no coordinate {missing[0]}")
+        return found
 
     def values(self, group: str, variable: str, *dims: str) -> xr.DataArray | None:
         """A variable of its ArviZ tree with the axes in this order, ``None`` if there is none."""
         dataset = self.group(group)
         if dataset is None or variable not in dataset:
             return None
-        return dataset[variable].transpose(*dims, ...)
+        found = dataset[variable]
+        if not set(dims) <= set(found.dims):
+            raise self._damaged(f"{self.name}/{group}", f"has {variable} over {found.dims}")
+        if found.dtype.kind not in "fiub" or not found.size:
+            kind = f"{found.dtype}{list(found.shape)}"
+            raise self._damaged(f"{self.name}/{group}", f"has {variable} as {kind}")
+        return found.transpose(*dims, ...)
+
+    def _damaged(self, path: str, what: str) -> InputError:
+        return InputError(f"{self.draws}: {path} {what}; restore the file as probbnn wrote it")
+
+
+# Dimensions whose labels are shown.
+_LABELLED = {"class", "example", "parameter", "probe", "step", "unit"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +161,7 @@ def collect(directories: Sequence[Path]) -> list[Run]:
         InputError: if one has no ``run.json`` or is there twice, or what a file holds is of the
             wrong type; whatever else is missing from them is missing from the result.
     """
+    directories = [expanded(directory) for directory in directories]
     paths = [directory.resolve() for directory in directories]
     for number, path in enumerate(paths):
         if path in paths[:number]:
@@ -152,8 +181,10 @@ def collect(directories: Sequence[Path]) -> list[Run]:
 
 
 def _collect(directory: Path, name: str, prefix: str) -> Run:
+    draws = directory / "draws.nc"
     try:
         record, metrics = read(RunRecord, directory), read(MetricsRecord, directory)
+        unreadable = _unreadable(draws)
     except InputError as error:
         raise InputError(f"{directory}: {error}") from error
     if record is None:
@@ -170,8 +201,6 @@ def _collect(directory: Path, name: str, prefix: str) -> Run:
     if metrics is None:
         notes.append("metrics.json cannot be read: there are no metrics and no verdicts.")
         metrics = MetricsRecord()
-    draws = directory / "draws.nc"
-    unreadable = _unreadable(draws)
     if unreadable and metrics.methods:
         notes.append(f"{unreadable}: traces, ranks, R-hat and images are missing.")
     planned = record.experiment.methods
@@ -195,16 +224,14 @@ def _collect(directory: Path, name: str, prefix: str) -> Run:
 
 
 def _unreadable(draws: Path) -> str:
-    if not draws.exists():
-        return "There is no draws.nc"
+    """Why there are no draws to show, ``""`` if there are."""
     try:
-        with requires("a report", extra="report"):
-            import h5py
-
-        with h5py.File(draws):
-            return ""
+        check_netcdf(draws)
+    except FileNotFoundError:
+        return "There is no draws.nc"
     except OSError:
         return "draws.nc cannot be read"
+    return ""
 
 
 def family_of(method: str) -> str:

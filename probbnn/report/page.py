@@ -11,7 +11,7 @@ from typing import Any
 
 from probbnn import __version__
 from probbnn.errors import InputError, first_line, requires
-from probbnn.files import written_atomically
+from probbnn.files import expanded, make_folder, written_atomically
 from probbnn.report import figures, run_tables, verdicts
 from probbnn.report.captions import ON_PAGE, SAVED, Picture, figures_of
 from probbnn.report.images import images
@@ -38,9 +38,10 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
             shown, or the report cannot be written.
     """
     with_files = out is None and len(directories) == 1
-    out = Path(directories[0]) / "report.html" if out is None else Path(out)
-    if out.suffix != ".html":
-        raise InputError(f"the report cannot be called {out.name}; give a name that ends in .html")
+    if out is None:
+        out = expanded(directories[0]) / "report.html"
+    else:
+        _check_out(out := expanded(out))
     runs = collect([Path(directory) for directory in directories])
     try:
         kinds = dict.fromkeys([*ON_PAGE, *(SAVED if with_files else ())])
@@ -48,7 +49,7 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
         content = _content(runs, drawn)
     except InputError:
         raise
-    except (AttributeError, IndexError, KeyError, OSError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a changed file leads to
         raise InputError(
             f"the files of {', '.join(run.name for run in runs)} are not as probbnn "
             f"{__version__} writes them ({type(error).__name__}: {first_line(error)}); restore "
@@ -67,8 +68,32 @@ def write_report(directories: Sequence[Path], out: Path | None = None) -> Path:
     return out
 
 
+def _check_out(out: Path) -> None:
+    """See that the page can be written, and replaces nothing but another one.
+
+    Raises:
+        InputError: otherwise.
+    """
+    if out.suffix != ".html":
+        raise InputError(f"the report cannot be called {out.name}; give a name that ends in .html")
+    for path in (out, out.with_suffix(".md")):
+        try:
+            if path.exists() and _MADE not in path.read_text("utf-8", "replace"):
+                raise InputError(
+                    f"{path} is there already, and no report wrote it; choose another with --out"
+                )
+        except OSError as error:
+            raise InputError(
+                f"the report {out} cannot be written ({error.strerror}); choose another with --out"
+            ) from error
+
+
+# What both files end with, by which they are known.
+_MADE = "Made by probbnn from run.json, metrics.json and draws.nc."
+
+
 def _save(drawn: Mapping[str, Sequence[Picture]], folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for kind in SAVED:
         for picture in drawn[kind]:
             figures.save(picture.figure, folder / picture.stem)
@@ -135,4 +160,4 @@ def _render(template: str, content: Mapping[str, Any], **options: Any) -> str:
         lstrip_blocks=True,
         **options,
     )
-    return environment.get_template(template).render(content)
+    return environment.get_template(template).render(content, made=_MADE)

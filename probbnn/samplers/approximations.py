@@ -24,11 +24,12 @@ from numpyro.infer.autoguide import (
 )
 from numpyro.infer.initialization import init_to_value
 
+from probbnn.checks import check_positive
 from probbnn.errors import InputError, one_of
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.numpyro_model import NumPyroModel, to_numpyro
-from probbnn.samplers.base import Kernel, Method, as_schedule, check_positive, check_step_size
+from probbnn.samplers.base import Kernel, Method, as_schedule, check_step_size
 from probbnn.samplers.from_numpyro import network_of
 from probbnn.samplers.from_optax import optimizer
 from probbnn.tree import layers
@@ -93,6 +94,7 @@ class SVI(Method, name="svi"):
     num_draws: int = 500
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of(self.guide, self.guides, "guide")
         check_step_size(self.step_size)
         check_positive(init_scale=self.init_scale, num_draws=self.num_draws)
@@ -183,6 +185,7 @@ class Laplace(Method, name="laplace"):
     num_draws: int = 500
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         one_of(self.covariance, ("last_layer", "diagonal"), "covariance")
         check_step_size(self.step_size)
         check_positive(num_draws=self.num_draws)

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from probbnn.errors import InputError, is_positive, one_of
+from probbnn.checks import check_fields, check_positive
+from probbnn.errors import one_of
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.registry import LINES, Family
 from probbnn.samplers.schedules import Cyclical
@@ -30,7 +31,6 @@ __all__ = [
     "StepInfo",
     "as_schedule",
     "as_schedules",
-    "check_positive",
     "check_step_size",
     "check_temperature",
     "kinetic_temperature",
@@ -144,6 +144,9 @@ class Method:
         if name in LINES:
             _, cls.backend, cls.family, cls.summary = LINES[name]
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
         """The method with these settings by name, and its defaults for the others.
@@ -236,20 +239,10 @@ def as_schedules(
 
 def check_step_size(step_size: StepSize | None) -> None:
     """Raise `InputError` unless this is a schedule, positive and finite, or ``None``."""
-    if step_size is not None and not callable(step_size) and not is_positive(step_size):
-        raise InputError(f"step_size is {step_size}; it must be positive and finite")
+    if step_size is not None and not callable(step_size):
+        check_positive(step_size=step_size)
 
 
 def check_temperature(temperature: float) -> None:
     """Raise `InputError` unless T is positive and finite."""
-    if not is_positive(temperature):
-        raise InputError(
-            f"temperature is {temperature}; it must be positive and finite (1 is the posterior)"
-        )
-
-
-def check_positive(**numbers: float) -> None:
-    """Raise `InputError` unless all numbers are positive and finite."""
-    for name, number in numbers.items():
-        if not is_positive(number):
-            raise InputError(f"{name} is {number}; it must be positive and finite")
+    check_positive(" (1 is the posterior)", temperature=temperature)

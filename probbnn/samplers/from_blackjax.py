@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from probbnn.checks import check_positive
 from probbnn.errors import InputError
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import (
@@ -17,7 +18,6 @@ from probbnn.samplers.base import (
     MomentumStepInfo,
     StepInfo,
     as_schedules,
-    check_positive,
     check_step_size,
     check_temperature,
     kinetic_temperature,
@@ -92,6 +92,7 @@ class SGLD(Method, name="sgld"):
     temperature: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_step_size(self.step_size)
         check_temperature(self.temperature)
 
@@ -165,6 +166,7 @@ class BlackJAXSGHMC(Method, name="blackjax_sghmc"):
     alpha: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_step_size(self.step_size)
         if self.temperature != 1:
             raise InputError(
@@ -259,6 +261,7 @@ class SGNHT(Method, name="sgnht"):
     alpha: float = 0.01
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_step_size(self.step_size)
         check_temperature(self.temperature)
         check_positive(alpha=self.alpha)

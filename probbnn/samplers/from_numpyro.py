@@ -56,6 +56,7 @@ class NumPyroNUTS(Method, name="numpyro_nuts"):
     max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_hmc(self.target_acceptance_rate, self.max_tree_depth)
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
@@ -145,6 +146,7 @@ class HMCECS(Method, name="hmcecs"):
     max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_hmc(self.target_acceptance_rate, self.max_tree_depth)
         if self.num_blocks < 1 or self.map_steps < 0:
             raise InputError(

@@ -92,6 +92,7 @@ class MAP(Method, name="map"):
     eps: float = 1e-8
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_step_size(self.step_size)
         if isinstance(self.optimizer, str):
             one_of(self.optimizer, ("adam", "rmsprop"), "optimizer")

@@ -19,7 +19,8 @@ from blackjax.diagnostics import effective_sample_size
 from blackjax.mcmc.integrators import IntegratorState
 from jax.flatten_util import ravel_pytree
 
-from probbnn.errors import InputError, is_positive
+from probbnn.checks import check_positive
+from probbnn.errors import InputError
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import Kernel, Method
 from probbnn.samplers.nuts import check_warmup
@@ -120,10 +121,8 @@ class MCLMC(Method, name="mclmc"):
     desired_energy_var: float = 5e-4
 
     def __post_init__(self) -> None:
-        if not is_positive(self.desired_energy_var):
-            raise InputError(
-                f"desired_energy_var is {self.desired_energy_var}; it must be positive"
-            )
+        super().__post_init__()
+        check_positive(desired_energy_var=self.desired_energy_var)
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that samples ``target``.

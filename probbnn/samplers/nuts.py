@@ -97,6 +97,7 @@ class NUTS(Method, name="nuts"):
     max_tree_depth: int = 10
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_hmc(self.target_acceptance_rate, self.max_tree_depth)
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:

@@ -173,6 +173,7 @@ class PSGLD(Method, name="psgld"):
     freeze: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.kernel(lambda position, minibatch: (position, position))  # checks all settings
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:

@@ -167,6 +167,7 @@ class SGHMC(Method, name="sghmc"):
     freeze: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.preconditioner not in (None, "rms"):
             raise InputError(f"preconditioner is {self.preconditioner!r}; choose None or 'rms'")
         check_step_size(self.step_size)

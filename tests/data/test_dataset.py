@@ -60,6 +60,40 @@ def test_arrays_are_read_only_and_the_callers_are_not():
     images[0] = 1
 
 
+def test_what_becomes_of_the_callers_arrays_is_their_affair():
+    images, labels = np.zeros((2, 2, 2, 1), np.uint8), np.zeros(2, np.int32)
+    made = Dataset(images, labels, ("a", "b"), "toy", "test")
+    inputs, targets = np.zeros((2, 1), np.float32), np.zeros(2, np.float32)
+    fitted = Regression(inputs, targets, 0.0, 1.0, "m", ("x",), "toy", "test")
+    for array in (images, labels, inputs, targets):
+        array[:] = 1
+    for array in (made.images, made.labels, fitted.inputs, fitted.targets):
+        assert not array.any()
+    assert made.fingerprint == Dataset(made.images, made.labels, ("a", "b"), "", "").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        ([[0.0], [1e300]], [0.0, 1.0], "inputs hold 1e.300, which float32 cannot"),
+        ([[0.0], [1.0]], [0, 10**40], "targets hold 1e.40"),
+        ([[1.7e9], [1.7e9 + 60]], [0.0, 1.0], "inputs vary by 60 around 1700000060"),
+        (np.ma.masked_equal([[0.0], [1.0]], 1), [0.0, 1.0], "inputs are a masked array with 1 "),
+    ],
+)
+def test_a_regression_keeps_its_numbers(inputs, targets, message):
+    targets = np.array(targets, float)
+    with pytest.raises(InputError, match=message):
+        Regression(inputs, targets, 0.0, 1.0, "m", ("x",), "toy", "test")
+
+
+def test_a_mask_is_not_lost():
+    good = toy_dataset()
+    labels = np.ma.masked_equal(good.labels, 1)
+    with pytest.raises(InputError, match="labels are a masked array with 2 masked entries"):
+        Dataset(good.images, labels, good.classes, "toy", "test")
+
+
 def test_fingerprint_depends_on_content_only():
     def copy(**change):
         fields = {f: getattr(toy_dataset(), f) for f in ("images", "labels", "classes")}

@@ -6,8 +6,10 @@ import hashlib
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -149,6 +151,7 @@ def tiny(monkeypatch):
         for name, body in files.items()
     }
     monkeypatch.setattr(tfds_mnist.MNIST, "url_infos", infos)
+    monkeypatch.setattr(tfds, "_SIZES", {"train": 20, "test": 10})
     monkeypatch.setitem(tfds._URLS, "mnist", "http://127.0.0.1:9/")  # discard: nobody answers
     return files, arrays
 
@@ -332,12 +335,79 @@ def test_tfrecord_is_read_by_tensorflow_where_there_is_one(tiny, tiny_dir, monke
 def test_damaged_directory_is_one_line(tiny_dir):
     records = next((tiny_dir / "mnist/3.0.1").glob("*test.array_record*"))
     records.write_bytes(records.read_bytes()[:1000])
-    with pytest.raises(InputError, match="is damaged .*delete that directory") as caught:
+    with pytest.raises(InputError, match="is damaged .*move that directory away") as caught:
         load("mnist", tiny_dir, progress=False)
     assert "\n" not in str(caught.value)
     (tiny_dir / "mnist/3.0.1/dataset_info.json").unlink()
-    with pytest.raises(InputError, match=r"is incomplete \(no dataset_info.json\)"):
+    with pytest.raises(InputError, match=r"is damaged or incomplete \(no dataset_info.json\)"):
         load("mnist", tiny_dir, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "Failed to load JSON"),
+        ("{", "Failed to load JSON"),
+        ('{"a": 1}', 'has no field named "a"'),
+    ],
+)
+def test_a_foreign_record_is_one_line(tiny_dir, content, reason):
+    (tiny_dir / "mnist/3.0.1/dataset_info.json").write_text(content)
+    with pytest.raises(InputError, match=reason) as caught:
+        load("mnist", tiny_dir, progress=False)
+    assert str(tiny_dir / "mnist/3.0.1") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "delete" not in str(caught.value)
+
+
+def test_half_a_data_set_is_none(tiny_dir):
+    info = json.loads((tiny_dir / "mnist/3.0.1/dataset_info.json").read_text())
+    info["splits"][0]["shardLengths"] = ["5"]
+    edit_info(tiny_dir, **info)
+    with pytest.raises(InputError, match=r"\(5 of (10|20) (test|train) images\)"):
+        load("mnist", tiny_dir, progress=False)
+
+
+def test_what_must_not_be_read_is_not_called_damaged(tiny_dir, monkeypatch):
+    closed = next((tiny_dir / "mnist/3.0.1").glob("*test.array_record*"))
+    closed.write_bytes(b"")  # which cannot be read either, and a test may run as root
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    with pytest.raises(InputError, match=f"{closed} must not be read") as caught:
+        load("mnist", tiny_dir, progress=False)
+    assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("inside", ["mnist", "mnist/3.0.1"])
+def test_a_directory_too_deep_names_the_one_above(tiny_dir, inside):
+    before = set(tiny_dir.rglob("*"))
+    with pytest.raises(InputError, match=f"perhaps {tiny_dir}$"):
+        load("mnist", tiny_dir / inside, progress=False)
+    assert set(tiny_dir.rglob("*")) == before
+
+
+def test_another_version_is_named(tiny, tiny_dir, monkeypatch):
+    (tiny_dir / "mnist/3.0.1").rename(tiny_dir / "mnist/1.0.0")
+    shutil.rmtree(tiny_dir / "downloads")
+    monkeypatch.setitem(tfds._URLS, "mnist", "http://127.0.0.1:9/")
+    with pytest.raises(InputError, match=r"\(ConnectionError\), and .* has but mnist 1.0.0; "):
+        load("mnist", tiny_dir, progress=False)
+
+
+def test_a_refusal_leaves_no_directories(tiny, tmp_path, monkeypatch):
+    systems = tmp_path / "tmp"
+    systems.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(systems))
+    with pytest.raises(InputError, match="could not be downloaded"):
+        load("mnist", tmp_path / "new" / "data", progress=False)
+    assert list(tmp_path.rglob("*")) == [systems]
+    assert tempfile.tempdir == str(systems)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "nul\0"])
+def test_a_data_directory_that_cannot_be(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be used"):
+        load("mnist", tmp_path / name, progress=False)
 
 
 # The real files, TFDS's own checksums, another process without TensorFlow

@@ -11,6 +11,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from probbnn.files import written_atomically
+
 __all__ = [
     "BLUE",
     "MARKERS",
@@ -126,8 +128,9 @@ def save(figure: Figure, stem: Path) -> None:
     _lay_out(figure)
     # TrueType fonts keep the text of a PDF searchable; no date, so that reruns are identical.
     with mpl.rc_context({"pdf.fonttype": 42}):
-        figure.savefig(stem.with_name(f"{stem.name}.pdf"), metadata={"CreationDate": None})
-        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=150)
+        for kind, options in (("pdf", {"metadata": {"CreationDate": None}}), ("png", {"dpi": 150})):
+            with written_atomically(stem.with_name(f"{stem.name}.{kind}")) as beside:
+                figure.savefig(beside, format=kind, **options)
 
 
 def data_uri(figure: Figure) -> str:
