@@ -73,7 +73,9 @@ def with_dtype(array: np.ndarray, dtype: Any, what: str) -> np.ndarray:
 
 
 def _check_rounding(array: np.ndarray, dtype: np.dtype, what: str) -> None:
-    limits = jnp.finfo(dtype)
+    import jax  # here, since the list of the data sets does without it
+
+    limits = jax.numpy.finfo(dtype)
     # Of NaN and infinity others have to speak.
     low, high = (np.asarray(f(array, axis=0), float) for f in (np.min, np.max))
     peak, spread = np.asarray(np.maximum(np.abs(low), np.abs(high))), np.asarray(high - low)
@@ -99,7 +101,7 @@ def on_device(array: np.ndarray, what: str) -> "jax.Array":
     Raises:
         InputError: if a number would become another one.
     """
-    import jax  # here, since the list of the data sets does without it
+    import jax
 
     # A copy; `jax.device_put` takes the very memory of the array where the device is a CPU.
     return jax.numpy.array(with_dtype(array, jax.dtypes.canonicalize_dtype(array.dtype), what))
