@@ -1,30 +1,37 @@
 """From draws of the parameters to predictions: averaged over draws with bounded memory."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
 import numpy as np
 
+from probbnn.data.sources import num_examples
 from probbnn.errors import InputError
 from probbnn.inference.collectors import Averages, LogMeanExp, Recorded, fold
 from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.likelihoods import Summary
-from probbnn.types import Batch
+from probbnn.posterior.predictives import SampledPredictive
+from probbnn.subsample import evenly_spaced
+from probbnn.types import Batch, Position, PRNGKey
 
 __all__ = [
     "log_predictive",
     "logdensities",
     "loglikelihoods",
     "logpriors",
+    "posterior_predictive",
     "predict",
     "values_per_draw",
 ]
 
 # Inputs evaluated at once, which bounds the memory of a prediction.
 _BLOCK_INPUTS = 1_000
+# New observations of each input that a predictive without a closed form keeps.
+_NUM_REPLICATES = 1_000
 
 
 def predict(target: LogDensity, draws: Draws, inputs: Any) -> Any:
@@ -37,33 +44,127 @@ def predict(target: LogDensity, draws: Draws, inputs: Any) -> Any:
             the data were (uint8 images as uint8).
 
     Returns:
-        What the likelihood makes of them: a `Predictive` for a classifier, a `GaussianPredictive`
-        for a Gaussian likelihood, its noise given or learned.
+        What the likelihood makes of them: a `Predictive` for classes, a `GaussianPredictive`
+        for Gaussian likelihoods, a `SampledPredictive` for others.
 
     Raises:
-        InputError: if the inputs are not shaped like the data, there are none, or the likelihood
-            has no predictive.
+        InputError: if the inputs are not shaped like the data, there are none, the likelihood
+            has no predictive, or a prediction is not finite.
     """
     inputs = _check_inputs(target, inputs)
     parts = [fold(target, Averages(target.summarise, (block,)), draws) for block in _blocks(inputs)]
     mean, variance, num_draws = parts[0]
+    by_input = _is_by_input(target, inputs)
     if len(parts) > 1:
-        by_input = _is_by_input(target, inputs)
 
         def join(is_by_input: bool, *leaves: np.ndarray) -> np.ndarray:
             return np.concatenate(leaves) if is_by_input else leaves[0]
 
         mean = jax.tree.map(join, by_input, *(part[0] for part in parts))
         variance = jax.tree.map(join, by_input.spread, *(part[1] for part in parts))
-    return target.likelihood.predictive(mean, variance, num_draws)
+    _check_finite(mean, by_input)
+    predictive = target.likelihood.predictive(mean, variance, num_draws)
+    if isinstance(predictive, SampledPredictive):
+        predictive = replace(predictive, replicates=_replicates(target, draws, inputs))
+    return predictive
 
 
-def _is_by_input(target: LogDensity, inputs: np.ndarray) -> Summary:
+def posterior_predictive(
+    rng_key: PRNGKey, target: LogDensity, draws: Draws, inputs: Any
+) -> np.ndarray:
+    """New observations at ``inputs``, one from each draw: shape ``(chain, draw, n, …)``.
+
+    Args:
+        rng_key: the only source of randomness.
+        target: the `LogDensity` that the draws were drawn from.
+        draws: what `sample` returned.
+        inputs: as for `predict`.
+
+    Raises:
+        InputError: as for `predict`, or if the likelihood cannot be drawn from.
+
+    Examples:
+        >>> import jax, probbnn as pb
+        >>> train, test = pb.load("digits")
+        >>> target = pb.LogDensity(pb.MLP(hidden=(10,)), train)
+        >>> draws = pb.sample(jax.random.key(0), target, num_steps=20, progress=False)
+        >>> pb.posterior_predictive(jax.random.key(1), target, draws, test[:5]).shape
+        (4, 10, 5)
+    """
+    inputs = _check_inputs(target, inputs)
+    drawn = _observations(rng_key, target, draws.positions, inputs, 1)
+    return drawn.reshape(draws.num_chains, draws.num_draws, *drawn.shape[1:])
+
+
+def _replicates(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray:
+    """Some hundreds of new observations for each input, ``(S, n, …)``."""
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws.positions)
+    some = evenly_spaced(num_examples(flat), _NUM_REPLICATES)
+    positions = jax.tree.map(lambda leaf: leaf[None, some], flat)
+    number = -(-_NUM_REPLICATES // len(some))
+    return _observations(jax.random.key(0), target, positions, inputs, number)
+
+
+def _observations(
+    rng_key: PRNGKey, target: LogDensity, positions: Position, inputs: Any, number: int
+) -> np.ndarray:
+    """``number`` observations from each position, leaves ``(chain, draw, …)``: ``(S, n, …)``."""
+    shape = jax.tree.leaves(positions)[0].shape[:2]
+    draw = target.program(("observations", number), lambda: _Observations(target, number))
+    parts = []
+    for index, block in enumerate(_blocks(inputs)):
+        keys = jax.random.split(jax.random.fold_in(rng_key, index), shape)
+        # Each draw takes its key along.
+        both = {"position": positions, "key": np.asarray(jax.random.key_data(keys))}
+        recorded = Recorded(draw, shape[0] * shape[1], (block,))
+        drawn = fold(target, recorded, Draws(both, "observations"))[0]
+        parts.append(drawn.reshape(-1, *drawn.shape[2:]))
+    return np.concatenate(parts, axis=1)
+
+
+class _Observations:
+    """Observations at some inputs, a function that is the same for each call of a target's."""
+
+    def __init__(self, target: LogDensity, number: int) -> None:
+        self._target, self._number = target, number
+
+    def __call__(self, inputs: Any, both: dict[str, Any]) -> jax.Array:
+        keys = jax.random.split(jax.random.wrap_key_data(both["key"]), self._number)
+        return jax.vmap(self._target.sample_targets, (0, None, None))(
+            keys, inputs, both["position"]
+        )
+
+
+def _is_by_input(target: LogDensity, inputs: Any) -> Summary:
     """Which arrays of a summary have an axis of the inputs; the variance of a noise has none."""
     few, more = (
-        jax.eval_shape(target.summarise, inputs[:number], target.shapes) for number in (1, 2)
+        jax.eval_shape(
+            target.summarise, jax.tree.map(lambda leaf: leaf[:1].repeat(k, 0), inputs), target.shapes
+        )
+        for k in (1, 2)
     )
     return jax.tree.map(lambda one, two: one.shape != two.shape, few, more)
+
+
+def _check_finite(mean: Summary, by_input: Summary) -> None:
+    """Raise `InputError` if a prediction is not finite, and say at which input."""
+    bad: list[np.ndarray] = []
+    for leaf, is_by_input in zip(jax.tree.leaves(mean), jax.tree.leaves(by_input), strict=True):
+        if is_by_input:
+            bad.append(~np.isfinite(leaf).reshape(len(leaf), -1).all(axis=1))
+    rows = np.flatnonzero(np.any(bad, axis=0)) if bad else np.empty(0, int)
+    if not rows.size:
+        return
+    if len(rows) == len(bad[0]):
+        raise InputError(
+            "no prediction is finite; look at the draws, which may have diverged "
+            "(draws.sample_stats['logdensity'])"
+        )
+    raise InputError(
+        f"the prediction for input {rows[0]} is not finite, nor are {len(rows) - 1} others of "
+        f"{len(bad[0])}; look at that input: a token outside the vocabulary and numbers that are "
+        "too large for float32 give NaN"
+    )
 
 
 def log_predictive(target: LogDensity, draws: Draws, inputs: Any, targets: Any) -> np.ndarray:
@@ -76,17 +177,13 @@ def log_predictive(target: LogDensity, draws: Draws, inputs: Any, targets: Any) 
         target: the `LogDensity` that the draws were drawn from, with any likelihood.
         draws: what `sample` returned.
         inputs: as for `predict`.
-        targets: labels ``(n,)`` or values like those of the data, on the same scale.
+        targets: labels ``(n,)`` or values like those of the data, on the same scale. Weights of
+            classes play no part.
 
     Raises:
         InputError: if inputs or targets are not like the data, or differ in number.
     """
-    inputs, targets = _check_inputs(target, inputs), np.asarray(targets)
-    if targets.shape[:1] != inputs.shape[:1]:
-        raise InputError(
-            f"targets have shape {targets.shape} for {len(inputs)} inputs; give one for each"
-        )
-    target.likelihood.check(target.output_shape, targets)
+    inputs, targets = _check_inputs(target, inputs), target.check_targets(targets, inputs)
     return np.concatenate(
         [
             fold(target, LogMeanExp(target.loglikelihoods, (block, some)), draws)
@@ -138,12 +235,15 @@ def _of_each_draw(
     return values.reshape(draws.num_chains, draws.num_draws, *values.shape[2:])
 
 
-def _check_inputs(target: LogDensity, inputs: Any) -> np.ndarray:
+def _check_inputs(target: LogDensity, inputs: Any) -> Any:
     inputs = target.check_inputs(inputs)
-    if not len(inputs):
+    if not num_examples(inputs):
         raise InputError("there are no inputs to predict; give at least one")
     return inputs
 
 
-def _blocks(array: np.ndarray) -> list[np.ndarray]:
-    return [array[i : i + _BLOCK_INPUTS] for i in range(0, len(array), _BLOCK_INPUTS)]
+def _blocks(arrays: Any) -> list[Any]:
+    return [
+        jax.tree.map(lambda leaf, i=i: leaf[i : i + _BLOCK_INPUTS], arrays)
+        for i in range(0, num_examples(arrays), _BLOCK_INPUTS)
+    ]

@@ -1,11 +1,13 @@
 """Names that a person reads for the leaves and layers of a pytree of parameters."""
 
+import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 
-__all__ = ["layers", "leaf_names"]
+__all__ = ["layers", "leaf_names", "matching", "nearest"]
 
 
 def leaf_names(tree: Any) -> list[str]:
@@ -35,6 +37,37 @@ def layers(tree: Any) -> dict[str, list[int]]:
     for index, (path, _) in enumerate(jax.tree.leaves_with_path(tree)):
         members.setdefault(path[:-1] or path, []).append(index)
     return dict(zip(_unique(map(_dotted, members)), members.values(), strict=True))
+
+
+def matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """The dotted paths that a pattern stands for.
+
+    A pattern is the path of a leaf or of what holds it, with dots or slashes; ``*`` stands for
+    anything within one part of a path, and ``**`` for any number of parts.
+
+    Examples:
+        >>> names = ["Dense_0.bias", "Dense_0.kernel", "head.Dense_0.bias"]
+        >>> matching("Dense_0", names), matching("**/bias", names)
+        (['Dense_0.bias', 'Dense_0.kernel'], ['Dense_0.bias', 'head.Dense_0.bias'])
+    """
+    parts = [
+        r"(?:[^.]+\.)*" if part == "**" else re.escape(part).replace(r"\*", "[^.]*") + r"\."
+        for part in pattern.replace("/", ".").split(".")
+    ]
+    regex = re.compile("".join(parts))
+    return [name for name in names if regex.match(f"{name}.")]
+
+
+def nearest(pattern: str, names: Iterable[str]) -> str:
+    """A hint for a pattern that matches none of the names; empty where nothing is near.
+
+    Examples:
+        >>> nearest("Dens_0", ["Dense_0.bias", "Dense_0.kernel"])
+        "; did you mean 'Dense_0'?"
+    """
+    paths = {".".join(n.split(".")[: i + 1]): None for n in names for i in range(n.count(".") + 1)}
+    near = difflib.get_close_matches(pattern.replace("/", "."), list(paths), n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _dotted(path: Any) -> str:

@@ -171,7 +171,7 @@ def prepare(experiment: Experiment) -> Setup:
     )
     for examples in (test, *ood.values()):
         target.check_inputs(examples.inputs)
-    target.likelihood.check(target.output_shape, test.targets)
+    test = replace(test, targets=target.check_targets(test.targets, test.inputs))
     batch_size = experiment.batch_size
     if batch_size is None:
         batch_size = min(DEFAULT_BATCH_SIZE, target.data_size)

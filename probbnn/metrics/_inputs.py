@@ -73,6 +73,11 @@ def check_probs(probs: npt.ArrayLike | HasProbs) -> np.ndarray:
         InputError: If the shape is not (n, K) with n >= 1 and K >= 2, or a row is not a
             probability vector (finite, in [0, 1], sum within 1e-3 of 1).
     """
+    if hasattr(probs, "images") and hasattr(probs, "labels"):
+        raise InputError(
+            "probs is a data set; expected what a predictive says of it: give predict(…) first and "
+            "the labels second."
+        )
     probs = np.asarray(getattr(probs, "probs", probs), dtype=np.float64)
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise InputError(
@@ -100,12 +105,12 @@ def _check_rows(valid: np.ndarray, expected: str, advice: str, probs: np.ndarray
 
 
 def check_labels(labels: npt.ArrayLike, probs: np.ndarray) -> np.ndarray:
-    """Return labels (n,) as integers that fit ``probs`` (n, K), or say what is wrong.
+    """Return labels (n,), or those of a data set, as integers that fit ``probs`` (n, K).
 
     Raises:
         InputError: If ``labels`` is not one integer in {-1, 0, ..., K-1} for each row.
     """
-    labels = np.asarray(labels)
+    labels = np.asarray(getattr(labels, "targets", labels))  # of a data set
     num_rows, num_classes = probs.shape
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(

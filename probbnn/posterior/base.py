@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from probbnn.data.sources import num_examples
 from probbnn.errors import InputError
 from probbnn.types import Batch, DataSource, Position, PRNGKey
 
@@ -68,7 +69,10 @@ class Posterior(abc.ABC):
 
     @abc.abstractmethod
     def pointwise_loglikelihood_fn(self, position: Position, minibatch: Batch) -> jax.Array:
-        """Log likelihood of each example of a minibatch, shape ``(b,)``; 0 where masked out."""
+        """Log likelihood of each example of a minibatch, ``(b,)``; 0 where masked out.
+
+        Times its weight, where the minibatch has weights.
+        """
 
     @property
     def has_control_variates(self) -> bool:
@@ -109,7 +113,8 @@ class Posterior(abc.ABC):
         b unmasked examples is scaled by N/b.
         """
         minibatch = Batch(*minibatch)
-        count = minibatch.inputs.shape[0] if minibatch.mask is None else minibatch.mask.sum()
+        size = num_examples(minibatch.inputs)
+        count = size if minibatch.mask is None else minibatch.mask.sum()
 
         def plain(position: Position) -> jax.Array:
             loglikelihood = self.pointwise_loglikelihood_fn(position, minibatch).sum()

@@ -128,21 +128,6 @@ def test_positions_are_of_the_initialiser_and_of_the_prior(categorical):
 # It fails
 
 
-class Off(pb.Gaussian):
-    """Whose distribution for NumPyro has another scale, by a relative `off`."""
-
-    off = 1e-2
-
-    def numpyro_distribution(self, outputs, **own):
-        return pb.Gaussian(self.scale * (1 + self.off)).numpyro_distribution(outputs)
-
-
-@pytest.mark.parametrize(("targets", "off"), [(ONE, 1e-7), (TWO, 1e-2)], ids=["(N,)", "(N, k)"])
-def test_a_likelihood_at_odds_with_its_numpyro_distribution_is_found(targets, off, monkeypatch):
-    monkeypatch.setattr(Off, "off", off)
-    assert disagreement(linear(targets, Off(0.3))) == {"NumPyro"}
-
-
 def scaled_prior(target):
     changed = copy.copy(target)
     changed.prior = pb.GaussianPrior(1.001 * target.prior.scale)

@@ -467,7 +467,7 @@ def test_positions_are_checked_against_the_network(target, position):
 
 
 class Scaled(pb.Gaussian):
-    def parameters(self):
+    def parameters(self, output_shape):
         return {"network": jnp.zeros(())}
 
 
