@@ -61,8 +61,8 @@ _PUBLIC = {
     "posterior.base": "Posterior",
     "posterior.flax": "LogDensity",
     "posterior.from_numpyro": "NumPyroPosterior from_numpyro",
-    "posterior.likelihoods": "Bernoulli Categorical Gaussian HeteroscedasticGaussian LearnedGaussian "
-    "Likelihood NegativeBinomial Poisson StudentT Summary",
+    "posterior.likelihoods": "Bernoulli Categorical Gaussian HeteroscedasticGaussian "
+    "LearnedGaussian Likelihood NegativeBinomial Poisson StudentT Summary",
     "posterior.numpyro_model": "to_numpyro",
     "posterior.predictives": "GaussianPredictive Predictive SampledPredictive",
     "posterior.priors": "GaussianPrior PathPrior Prior",

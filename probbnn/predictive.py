@@ -137,12 +137,13 @@ class _Observations:
 
 def _is_by_input(target: LogDensity, inputs: Any) -> Summary:
     """Which arrays of a summary have an axis of the inputs; the variance of a noise has none."""
-    few, more = (
-        jax.eval_shape(
-            target.summarise, jax.tree.map(lambda leaf: leaf[:1].repeat(k, 0), inputs), target.shapes
-        )
-        for k in (1, 2)
-    )
+
+    def summary_of(number: int) -> Summary:
+        few = jax.tree.map(lambda leaf: leaf[:1].repeat(number, 0), inputs)
+        summary: Summary = jax.eval_shape(target.summarise, few, target.shapes)
+        return summary
+
+    few, more = summary_of(1), summary_of(2)
     return jax.tree.map(lambda one, two: one.shape != two.shape, few, more)
 
 

@@ -173,8 +173,8 @@ def evaluate(probs: Any, labels: Any, *, num_resamples: int = 500, seed: int = 0
     if probs.ndim > 2:
         if labels.shape != probs.shape[:-1]:
             raise InputError(
-                f"labels have shape {labels.shape} and probs {probs.shape}; expected one label for "
-                "each row of probabilities."
+                f"labels have shape {labels.shape} and probs has shape {probs.shape}; expected one "
+                "label for each row of probabilities."
             )
         rows_each = int(np.prod(probs.shape[1:-1]))
         probs, labels = probs.reshape(-1, probs.shape[-1]), labels.reshape(-1)

@@ -161,9 +161,7 @@ def _intervals(
         found[:, is_root] = np.sqrt(found[:, is_root])
         return found
 
-    intervals = bootstrap_counts(
-        metrics, values.shape[1], num_resamples=num_resamples, seed=seed
-    )
+    intervals = bootstrap_counts(metrics, values.shape[1], num_resamples=num_resamples, seed=seed)
     found = dict(zip(names, intervals, strict=True))
     by_output = {name: found.pop(name) for name in names if name.endswith("]")}
     return found, by_output
@@ -290,12 +288,11 @@ def evaluate_replicates(
     if log_predictive is not None:
         of_rows["nll"] = -_check_log_predictive(log_predictive, len(values))
     found, by_output = _intervals(rows, of_rows, num_resamples, seed)
+    nll = found.pop("nll", None)
     (pit_error,) = bootstrap_counts(
         lambda counts: _pit_error(counts, rank), len(rank), num_resamples=num_resamples, seed=seed
     )
-    return SampleEvaluation(
-        **{"nll": None, **found}, pit_error=pit_error, by_output=by_output
-    )
+    return SampleEvaluation(nll=nll, **found, pit_error=pit_error, by_output=by_output)
 
 
 def _pit_error(counts: np.ndarray, rank: np.ndarray) -> np.ndarray:

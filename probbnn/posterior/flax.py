@@ -162,8 +162,13 @@ class LogDensity(Posterior):
                 "prior and likelihood need names of their own"
             )
         self.shapes: Position = jax.eval_shape(self.init, jax.random.key(0))
-        arrays = jax.tree.map(jnp.asarray, (inputs, targets))
-        super().__init__(DeviceArrays(*arrays, _check_weights(weights, num_examples(inputs))))
+        super().__init__(
+            DeviceArrays(
+                jax.tree.map(jnp.asarray, inputs),
+                jax.tree.map(jnp.asarray, targets),
+                _check_weights(weights, num_examples(inputs)),
+            )
+        )
 
     def __repr__(self) -> str:
         parts = [
@@ -297,12 +302,12 @@ class LogDensity(Posterior):
             raise InputError(f"inputs are {inputs.dtype}; they must be numbers")
         # Images of uint8 are scaled to [0, 1] and nothing else is: they must come as they came.
         integers = inputs.dtype.kind in "iu"
-        if integers and (inputs.dtype == np.uint8) != (example.dtype == np.uint8):
-            if self.images or example.dtype.kind == "f":
-                raise InputError(
-                    f"inputs are {inputs.dtype} and the data were {example.dtype}; convert the "
-                    "inputs as the data were"
-                )
+        is_other = integers and (inputs.dtype == np.uint8) != (example.dtype == np.uint8)
+        if is_other and (self.images or example.dtype.kind == "f"):
+            raise InputError(
+                f"inputs are {inputs.dtype} and the data were {example.dtype}; convert the "
+                "inputs as the data were"
+            )
         is_scaled = self.images and example.dtype == np.uint8 and inputs.dtype.kind == "f"
         if is_scaled and inputs.size and (inputs.min() < 0 or inputs.max() > 1):
             raise InputError(
@@ -449,19 +454,13 @@ def _scaled(data: Any) -> Callable[[Any], Any]:
         mean, std = leaf.mean(axis=0, dtype=float), leaf.std(axis=0, dtype=float)
         return mean, np.where(std > 0, std, 1.0)
 
-    leaves, structure = jax.tree.flatten(data)
-    found = [moments(leaf) for leaf in leaves]
+    means, stds = (jax.tree.map(lambda leaf, k=k: moments(leaf)[k], data) for k in (0, 1))
 
-    def scale(inputs: Any) -> Any:
-        given = structure.flatten_up_to(inputs)
-        return structure.unflatten(
-            [
-                (jnp.asarray(x) - mean) / std if np.ndim(std) else jnp.asarray(x)
-                for x, (mean, std) in zip(given, found, strict=True)
-            ]
-        )
+    def scale_one(leaf: Any, mean: np.ndarray, std: np.ndarray) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        return (leaf - mean) / std if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-    return scale
+    return lambda inputs: jax.tree.map(scale_one, inputs, means, stds)
 
 
 def _warn_of_raw_units(likelihood: Likelihood, inputs: Any, targets: Any, images: bool) -> None:

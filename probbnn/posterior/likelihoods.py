@@ -458,7 +458,7 @@ class _LearnedScale(_Values):
         """
         return {self._name: jnp.zeros(_per_output(output_shape))}
 
-    def log_prior(self, **own: jax.Array) -> jax.Array:
+    def log_prior(self, **own: jax.Array) -> jax.Array | float:
         """Σ log N(log σ; 0, prior_scale²)."""
         return _log_normal_prior(own[self._name], self.prior_scale)
 
@@ -795,7 +795,7 @@ class Standardised(Likelihood):
         std: their standard deviation, likewise.
     """
 
-    likelihood: _Values
+    likelihood: Likelihood
     mean: np.ndarray
     std: np.ndarray
 
@@ -835,7 +835,7 @@ class Standardised(Likelihood):
     def moments(self, outputs: Any, **own: jax.Array) -> tuple[jax.Array, jax.Array]:
         """In units of the targets."""
         mean, variance = self.likelihood.moments(outputs, **own)
-        center, unit = self._like(mean)
+        center, unit = map(jnp.asarray, self._like(mean))
         return center + unit * mean, unit**2 * variance
 
     def values(self, outputs: Any, **own: jax.Array) -> jax.Array:
@@ -878,9 +878,7 @@ def _per_output(output_shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _check_prior_scale(what: str, scale: float) -> None:
     if not is_positive(scale):
-        raise InputError(
-            f"the prior scale of {what} is {scale}; it must be positive and finite"
-        )
+        raise InputError(f"the prior scale of {what} is {scale}; it must be positive and finite")
 
 
 def _check_values(likelihood: Likelihood, output_shape: tuple[int, ...], targets: Any) -> None:

@@ -161,7 +161,7 @@ def _as_functions(
 def _linen_functions(
     module: linen.Module, example: Any, trainable: Trainable | None, variables: Any
 ) -> _Functions:
-    keywords = _eval_mode(module)
+    keywords: dict[str, Any] = _eval_mode(module)
     initialise = partial(_init_linen, module, example, keywords)
     fresh = jax.eval_shape(initialise, jax.random.key(0))
     given = {} if variables is None else as_parameters(variables)
@@ -207,7 +207,7 @@ def _linen_functions(
 
 
 def _init_linen(
-    module: linen.Module, example: Any, keywords: Mapping[str, bool], rng_key: PRNGKey
+    module: linen.Module, example: Any, keywords: dict[str, Any], rng_key: PRNGKey
 ) -> Any:
     return module.init(rng_key, example, **keywords)
 

@@ -176,9 +176,10 @@ class SampledPredictive(_Arrays):
         Raises:
             InputError: if ``level`` is not between 0 and 1.
         """
-        is_count = self._drawn.dtype.kind in "iu"
-        method = "inverted_cdf" if is_count else "linear"
-        return np.quantile(self._drawn, _check_level(level), axis=0, method=method)
+        drawn, level = self._drawn, _check_level(level)
+        if drawn.dtype.kind in "iu":
+            return np.quantile(drawn, level, axis=0, method="inverted_cdf")
+        return np.quantile(drawn, level, axis=0)
 
     def evaluate(
         self,

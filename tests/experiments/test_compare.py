@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-import probbnn as pb
 from probbnn.cli import main
 from probbnn.experiments import compare as comparison
 from probbnn.experiments import method, reference

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import log_softmax
-from targets import INPUTS, LABELS, ONE, PER_LEAF, TARGETS, TWO
+from targets import INPUTS, LABELS, ONE, PER_LEAF, TARGETS
 
 import probbnn as pb
 from probbnn.experiments import equality

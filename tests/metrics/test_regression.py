@@ -83,11 +83,14 @@ def test_several_outputs_average_and_their_log_densities_add():
     for name in one.to_dict():
         factor = 2 if name == "nll" else 1
         assert_allclose(getattr(two, name).value, factor * getattr(one, name).value)
-    assert two.by_output["coverage_90[1]"] == m.evaluate_regression(
-        types.SimpleNamespace(mean=pair.mean[:, 1], std=pair.std[:, 1]),
-        targets.reshape(200, 2)[:, 1],
-        num_resamples=2,
-    ).coverage_90
+    assert (
+        two.by_output["coverage_90[1]"]
+        == m.evaluate_regression(
+            types.SimpleNamespace(mean=pair.mean[:, 1], std=pair.std[:, 1]),
+            targets.reshape(200, 2)[:, 1],
+            num_resamples=2,
+        ).coverage_90
+    )
 
 
 @pytest.mark.parametrize(

@@ -107,9 +107,7 @@ def test_an_nnx_instance_brings_its_frozen_parameters_and_its_statistics(classes
 
 def test_outputs_are_float32_at_least_and_images_are_scaled(classes):
     images = np.full((2, 3), 255, np.uint8)
-    target = pb.LogDensity(
-        nn.Dense(4, dtype=jnp.bfloat16), (images, classes[1][:2]), images=True
-    )
+    target = pb.LogDensity(nn.Dense(4, dtype=jnp.bfloat16), (images, classes[1][:2]), images=True)
     position = jax.tree.map(jnp.ones_like, target.init(jax.random.key(0)))
     outputs = target.apply(position, images)
     assert outputs.dtype == jnp.float32
