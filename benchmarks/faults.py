@@ -143,10 +143,12 @@ FAULTS |= {
         _MIXING, "MIN_SHARE = 0.99", "MIN_SHARE = 0.95", f"{_LIMITS} 99_percent"
     ),
     "worst R-hat 1.2": Fault(
-        _VERDICT, "_MAX_WORST_RHAT = 1.1", "_MAX_WORST_RHAT = 1.2", f"{_LIMITS} r_hat_above_1_1"
+        _MIXING, "WORST_RHAT = 1.05", "WORST_RHAT = 1.2", f"{_LIMITS} r_hat_above_1_05"
     ),
     "drift 1.2": Fault(_VERDICT, "_MAX_DRIFT = 1.1", "_MAX_DRIFT = 1.2", f"{_LIMITS} drift"),
-    "drift ignored": Fault(_VERDICT, "(not hot or drifting)", "not hot", f"{_LIMITS} drift"),
+    "drift ignored": Fault(
+        _VERDICT, "meters.is_hot and not drifting", "meters.is_hot", f"{_LIMITS} drift"
+    ),
     "cross-chain correlation 0.2": Fault(
         _VERDICT, "_MAX_CORRELATION = 0.1", "_MAX_CORRELATION = 0.2", f"{_LIMITS} together"
     ),
@@ -167,28 +169,34 @@ FAULTS |= {
         _TEMPERATURE, "TOLERANCE = 0.1", "TOLERANCE = 0.2", f"{_LIMITS} beyond_a_tenth"
     ),
     "hot by the value, not the interval": Fault(
-        _VERDICT,
-        "hot = meters.configurational.low >",
-        "hot = meters.configurational.value >",
+        _TEMPERATURE,
+        " and measured.low > asked\n",
+        "\n",
         f"{_LIMITS} beyond_a_tenth",
     ),
     "temperature known to 40 %": Fault(
-        _VERDICT,
-        "<= 4 * TOLERANCE * asked",
-        "<= 8 * TOLERANCE * asked",
+        _TEMPERATURE,
+        "<= 4 * self.tolerance * asked",
+        "<= 8 * self.tolerance * asked",
         f"{_LIMITS} beyond_a_tenth",
     ),
     "meters' sentence: hot by the value": Fault(
         _TEMPERATURE,
-        "if measured.low > asked * (1 + TOLERANCE)",
-        "if measured.value > asked * (1 + TOLERANCE)",
+        "if self.is_hot:\n            return",
+        "if measured.value > asked * (1 + self.tolerance):\n            return",
         f"{_LIMITS} sentence",
     ),
     "minibatch noise 10 %": Fault(
-        _TEMPERATURE, "MAX_NOISE = 0.05", "MAX_NOISE = 0.1", f"{_LIMITS} noise_is_too_much"
+        _TEMPERATURE,
+        "return self.tolerance / 2",
+        "return self.tolerance",
+        f"{_LIMITS} noise_is_too_much",
     ),
     "minibatch noise however uncertain": Fault(
-        _TEMPERATURE, "noise.low > MAX_NOISE / 2", "noise.low > 0", f"{_LIMITS} noise_is_too_much"
+        _TEMPERATURE,
+        "noise.low > self.max_noise / 2",
+        "noise.low > 0",
+        f"{_LIMITS} noise_is_too_much",
     ),
     "PSIS-LOO as of independent draws": Fault(
         "probbnn/diagnostics/held_out.py",
@@ -217,8 +225,8 @@ FAULTS |= {
     ),
     "L and step size of MCLMC swapped": Fault(
         "probbnn/samplers/mclmc.py",
-        "state.L,\n                state.step_size,\n            )\n            return _moved",
-        "state.step_size,\n                state.L,\n            )\n            return _moved",
+        "state.L,\n                state.step_size,\n            )",
+        "state.step_size,\n                state.L,\n            )",
         "tests/samplers/test_adaptation.py -k step_of_mclmc",
     ),
     "settling forgotten": Fault(

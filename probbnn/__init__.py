@@ -18,8 +18,10 @@ if TYPE_CHECKING:  # all that a type checker needs; _PUBLIC says which of it is 
     from probbnn.experiments.experiment import *
     from probbnn.experiments.run import *
     from probbnn.inference.draws import *
+    from probbnn.inference.resume import *
     from probbnn.inference.runner import *
-    from probbnn.inference.sample import *
+    from probbnn.inference.sample import sample as sample
+    from probbnn.inference.signals import *
     from probbnn.metrics import *
     from probbnn.models import *
     from probbnn.posterior.base import *
@@ -55,7 +57,9 @@ _PUBLIC = {
     "experiments.run": "run",
     "inference.draws": "Draws",
     "inference.runner": "DivergenceError",
+    "inference.resume": "resume",
     "inference.sample": "sample",
+    "inference.signals": "Interrupted Terminated",
     "metrics": "Fidelity evaluate evaluate_fidelity evaluate_ood evaluate_regression",
     "models": "LeNet300100 MLP",
     "posterior.base": "Posterior",

@@ -139,6 +139,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if result.methods:
         console.print(run_tables.short_metrics_table(found).rich())
         console.print(run_tables.short_detection_table(found).rich())
+        if (seeds := run_tables.seed_table(found)).rows:
+            console.print(seeds.rich())
     for line in verdicts.lines(found):
         console.print(line, markup=False, highlight=False)
     for name, reason in result.failures.items():

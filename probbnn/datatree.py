@@ -130,7 +130,7 @@ def _parameters(positions: Position) -> _Variables:
         [
             # In float64, and without a copy of the leaf in it.
             np.einsum("cdk,cdk->cd", flat, flat, dtype=float)
-            for flat in (leaf.reshape(*leaf.shape[:2], -1) for leaf in leaves)
+            for flat in (np.asarray(leaf).reshape(*leaf.shape[:2], -1) for leaf in leaves)
         ]
     )
     norms = [np.sqrt(squares[index].sum(axis=0)) for index in members.values()]

@@ -23,7 +23,7 @@ def test_python_blocks_run(capsys, tmp_path, monkeypatch):
     assert names["pred"].probs.shape == (500, 10)
     assert names["info"].logdensity.shape == ()
     assert "gradient noise / T" in printed
-    assert names["weights"].shape == (4, 100, 3)
+    assert names["weights"].shape == (4, 500, 3)
     assert 0 <= names["mala_info"].acceptance_rate <= 1
     assert (tmp_path / "runs" / "mine" / "report.html").exists()
 

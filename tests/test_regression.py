@@ -154,7 +154,7 @@ def test_a_log_density_takes_a_regression_and_samples_it():
     draws = pb.sample(
         jax.random.key(0), target, "sghmc", num_chains=2, num_steps=300, progress=False
     )
-    assert draws.positions["log_noise_scale"].shape == (2, 75)
+    assert draws.positions["log_noise_scale"].shape == (2, 150)
     pred = pb.predict(target, draws, test)
     assert_array_equal(pred.mean, pb.predict(target, draws, test.inputs).mean)
     assert 0.4 < pred.noise_std < 0.9  # of targets with spread 1, half of whose variance is known

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy.stats
 
 from probbnn.diagnostics import ranks, trees
 from probbnn.diagnostics.mixing import MAX_RHAT
 from probbnn.errors import InputError
+from probbnn.metrics import Interval
 from probbnn.subsample import random_subset
 
 __all__ = [
@@ -23,6 +25,7 @@ __all__ = [
     "leave_one_chain_out",
     "cross_chain",
     "disagreement",
+    "distances",
     "some_varying",
     "spread",
     "superchain_ids",
@@ -52,10 +55,13 @@ class Disagreement(NamedTuple):
     Attributes:
         total_variation: mean over inputs, in [0, 1], ``(chain,)``.
         top_class: share of inputs for which the chains' first choices are not all the same.
+        between: total variation between two chains, mean over inputs and pairs, with its 95 %
+            interval over the seeds that the chains might have had; NaN for two chains.
     """
 
     total_variation: np.ndarray
     top_class: float
+    between: Interval
 
 
 def some_varying(values: np.ndarray) -> np.ndarray:
@@ -95,6 +101,25 @@ def leave_one_chain_out(values: np.ndarray) -> np.ndarray | None:
     )
 
 
+def distances(values: np.ndarray) -> np.ndarray | None:
+    """How far each chain's mean is from that of the others, in standard errors, ``(chain,)``.
+
+    Median over the values with R-hat > 1.01; NaN without any. Each chain's error is that of its own
+    draws, autocorrelation counted, so that a chain that is slow is not taken for one elsewhere.
+    """
+    if len(values) < 2 or not values.shape[-1]:
+        return None
+    bad = values[..., ranks.rhat(values) > MAX_RHAT]
+    if not bad.shape[-1]:
+        return np.full(len(values), np.nan)
+    means = bad.mean(axis=1, dtype=float)
+    variances = np.stack([np.square(ranks.mcse_mean(chain[None])) for chain in bad])
+    others = (means.sum(axis=0) - means) / (len(means) - 1)
+    of_others = (variances.sum(axis=0) - variances) / (len(means) - 1) ** 2
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.median(np.abs(means - others) / np.sqrt(variances + of_others), axis=1)
+
+
 def cross_chain(values: np.ndarray) -> CrossChain | None:
     """Correlation of the chains' steps: a common trend, as on the way from the start, is none."""
     steps = np.diff(values.astype(float), axis=1)
@@ -128,8 +153,23 @@ def disagreement(tree: trees.Tree) -> Disagreement | None:
             return Disagreement(
                 total_variation=0.5 * np.abs(means - others).sum(axis=-1).mean(axis=1),
                 top_class=float((choices != choices[0]).any(axis=0).mean()),
+                between=_between(means),
             )
     return None
+
+
+def _between(means: np.ndarray) -> Interval:
+    """Mean over pairs of chains, ``(chain, input, class)``, and Student's interval by jackknife."""
+    num_chains = len(means)
+    pairs = np.array([[0.5 * np.abs(a - b).sum(axis=-1).mean() for b in means] for a in means])
+    value = float(pairs.sum() / (num_chains * (num_chains - 1)))
+    if num_chains < 3:
+        return Interval(value, np.nan, np.nan)
+    without = (pairs.sum() - 2 * pairs.sum(axis=1)) / ((num_chains - 1) * (num_chains - 2))
+    pseudo = num_chains * value - (num_chains - 1) * without
+    error = float(pseudo.std(ddof=1)) / np.sqrt(num_chains)
+    width = scipy.stats.t.isf(0.025, num_chains - 1) * error
+    return Interval(value, max(0.0, value - width), min(1.0, value + width))
 
 
 def superchain_ids(superchains: Sequence[int], num_chains: int) -> np.ndarray:

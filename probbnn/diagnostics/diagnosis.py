@@ -105,6 +105,7 @@ def _with_mixing(
         within_chain=between_chains.within_chain(some),
         spread=between_chains.spread(some),
         leave_one_chain_out=between_chains.leave_one_chain_out(some),
+        distances=between_chains.distances(some),
         nested_rhat=None if ids is None else ranks.nested_rhat(values, ids),
         num_superchains=None if ids is None else len(np.unique(ids)),
         cross_chain=between_chains.cross_chain(values),

@@ -28,6 +28,8 @@ class Findings:
         spread: each chain's standard deviation in units of the median of those that move, median
             over the values, ``(chain,)``: 0 stands still.
         leave_one_chain_out: share of values with R-hat > 1.01 without each chain, ``(chain,)``.
+        distances: each chain's distance from the others in standard errors, median over the values
+            with R-hat > 1.01, ``(chain,)``.
         nested_rhat: of each value, ``(value,)``, where superchains were given.
         num_superchains: how many these are.
         cross_chain: how far the chains move together.
@@ -50,6 +52,7 @@ class Findings:
     within_chain: np.ndarray | None = None
     spread: np.ndarray | None = None
     leave_one_chain_out: np.ndarray | None = None
+    distances: np.ndarray | None = None
     nested_rhat: np.ndarray | None = None
     num_superchains: int | None = None
     cross_chain: CrossChain | None = None

@@ -13,20 +13,38 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
+import scipy.stats
 
 from probbnn.diagnostics import ranks
 from probbnn.diagnostics.trees import Quantities
 
-__all__ = ["MAX_RHAT", "MIN_ESS", "MIN_SHARE", "RHATS", "Mixing", "mixing_of"]
+__all__ = [
+    "MAX_RHAT",
+    "MIN_ESS",
+    "MIN_SHARE",
+    "RHATS",
+    "WORST_ESS",
+    "WORST_RHAT",
+    "Mixing",
+    "enough_ess",
+    "mixes",
+    "mixing_of",
+]
 
 MAX_RHAT = 1.01
 """R-hat up to which a value counts as converged (Vehtari et al., 2021)."""
 
 MIN_ESS = 400
-"""Bulk effective sample size from which it does (the same)."""
+"""Effective sample size, of bulk and of tail, from which it does (the same)."""
 
 MIN_SHARE = 0.99
 """Share of the values that must do so."""
+
+WORST_RHAT = 1.05
+"""No value may be worse than this, however good the others are."""
+
+WORST_ESS = 200
+"""Nor have a smaller bulk or tail ESS than this."""
 
 RHATS = (MAX_RHAT, 1.05, 1.1)
 """R-hat thresholds whose shares are reported, from today's strict one to Gelman & Rubin's."""
@@ -102,10 +120,15 @@ class Mixing:
 
     @property
     def share_converged(self) -> float:
-        """Share of the varying quantities with R-hat ≤ 1.01 and a bulk ESS ≥ 400."""
+        """Share of the varying quantities with R-hat ≤ 1.01 and bulk and tail ESS ≥ 400."""
         varying = ~np.isnan(self.ess_bulk)
-        good = (self.rhat <= MAX_RHAT) & (self.ess_bulk >= MIN_ESS)
+        good = (self.rhat <= MAX_RHAT) & (self.ess >= MIN_ESS)
         return float(good[varying].mean())
+
+    @property
+    def ess(self) -> np.ndarray:
+        """The smaller of bulk and tail ESS, ``(k,)``."""
+        return np.minimum(self.ess_bulk, self.ess_tail)
 
     def to_dict(self) -> _MixingNumbers:
         """Worst, median and shares, for JSON."""
@@ -155,3 +178,29 @@ def mixing_of(quantities: Quantities) -> Mixing:
         mcse=of_varying(ranks.mcse_mean),
         nonfinite=[name for name, ok in zip(names, finite, strict=True) if not ok],
     )
+
+
+def mixes(mixing: Mixing) -> bool:
+    """Whether nearly all values are well mixed, and none is far from it.
+
+    At least 99 % of the values have R-hat ≤ 1.01 and a bulk and tail ESS of at least 400, and none
+    has an R-hat above 1.05 or an ESS below 200. False where no value ever changes. The rule of
+    `probbnn.judge`, and the only one.
+    """
+    return (
+        mixing.num_varying > 0
+        and mixing.share_converged >= MIN_SHARE
+        and bool(np.nanmax(mixing.rhat) <= WORST_RHAT and np.nanmin(mixing.ess) >= WORST_ESS)
+    )
+
+
+def enough_ess(num_chains: int) -> float:
+    """Effective sample size at which chance lets 99 % of the values pass the limit on R-hat.
+
+    Means of the 2C halves of stationary chains, of n effective draws each, have
+    R-hat² ≈ 1 + (χ²/(2C − 1) − 1)/n with 2C − 1 degrees of freedom; bulk and folded may each fail
+    0.5 % of the time.
+    """
+    freedom = 2 * num_chains - 1
+    excess = scipy.stats.chi2.isf((1 - MIN_SHARE) / 2, freedom) / freedom - 1
+    return max(float(MIN_ESS), 2 * num_chains * excess / (MAX_RHAT**2 - 1))

@@ -2,7 +2,13 @@
 
 The same numbers as ArviZ's `rhat`, `ess` and `mcse`, which the tests hold them to; ArviZ takes one
 quantity at a time, and a network has thousands. Values are ``(chain, draw, quantity)``, results
-``(quantity,)``. A quantity that never changes has no R-hat, no ESS and no error: NaN.
+``(quantity,)``. Where they differ from ArviZ's, it is on purpose:
+
+- A quantity that never changes has no R-hat, no ESS and no error: NaN. ArviZ counts every draw of
+  it as effective, which would vouch for a chain that is frozen.
+- A single chain has an R-hat, that of its halves, which is what splitting is for.
+- The unit is of no consequence. ArviZ takes a range below 1e-15 for no change at all, and a class
+  can have probabilities that small.
 
 Sources: Vehtari et al. (2021), "Rank-normalization, folding, and localization: an improved R-hat
 for assessing convergence of MCMC"; Margossian et al. (2024), "Nested R-hat: assessing the
@@ -53,23 +59,36 @@ def ess_bulk(values: np.ndarray) -> np.ndarray:
 
 
 def ess_tail(values: np.ndarray) -> np.ndarray:
-    """The smaller of the effective sample sizes of the 5 % and the 95 % quantile."""
+    """The smaller of the effective sample sizes of the 5 % and the 95 % quantile.
+
+    Of a quantile that is the largest value itself, as of few distinct ones, that of all draws.
+    """
+
+    def of_quantile(block: np.ndarray, quantile: np.ndarray) -> np.ndarray:
+        below = _split(block <= quantile).astype(float)
+        return np.nan_to_num(_ess(below), nan=below[..., 0].size)
 
     def of_block(block: np.ndarray) -> np.ndarray:
-        low, high = np.quantile(block, [0.05, 0.95], axis=(0, 1))
-        return np.fmin(*(_ess(_split(block <= q).astype(float)) for q in (low, high)))
+        quantiles = np.quantile(block, [0.05, 0.95], axis=(0, 1))
+        ess = np.minimum(*(of_quantile(block, q) for q in quantiles))
+        return np.where(np.ptp(block, axis=(0, 1)) > 0, ess, np.nan)
 
     return _in_blocks(of_block, values)
 
 
 def ess_mean(values: np.ndarray) -> np.ndarray:
     """Effective sample size of the mean."""
-    return _in_blocks(lambda block: _ess(_split(block)), values)
+    return _in_blocks(lambda block: _ess(_split(_in_units_of_range(block))), values)
 
 
 def mcse_mean(values: np.ndarray) -> np.ndarray:
     """Monte Carlo standard error of the mean, in units of the values."""
-    return values.std(axis=(0, 1), ddof=1, dtype=float) / np.sqrt(ess_mean(values))
+
+    def of_block(block: np.ndarray) -> np.ndarray:
+        scaled, size = _in_units_of_range(block), np.ptp(block, axis=(0, 1))
+        return size * scaled.std(axis=(0, 1), ddof=1) / np.sqrt(_ess(_split(scaled)))
+
+    return _in_blocks(of_block, values)
 
 
 def _in_blocks(statistic: _Statistic, values: np.ndarray) -> np.ndarray:
@@ -84,6 +103,12 @@ def _split(values: np.ndarray) -> np.ndarray:
     """Halves of each chain as chains; the middle draw of an odd number is left out."""
     half = values.shape[1] // 2
     return np.concatenate([values[:, :half], values[:, -half:]])
+
+
+def _in_units_of_range(values: np.ndarray) -> np.ndarray:
+    """From 0 to 1, so that squares of values near 1e-300 are not zero."""
+    size = np.ptp(values, axis=(0, 1))
+    return (values - values.min(axis=(0, 1))) / np.where(size > 0, size, 1.0)
 
 
 def _normal_scores(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,8 @@
   so that coordinate i sits at T + ½h·Var[ĝ_i]; other kernels differ by their
   `Kernel.noise_gain`. The ratio is the mean of this excess over the coordinates, over T. It holds
   for what forgets within an epoch. Minibatches are drawn without replacement, their noise sums
-  to zero over each epoch, and slower directions are heated less than it says.
+  to zero over each epoch, and slower directions are heated less than it says: it is an upper bound,
+  and where the configurational temperature excludes it, that decides.
 - The **configurational temperature** measures: −⟨θ − c, ∇logdensity(θ)⟩/d has the expectation T
   under p(θ)^{1/T} (integrate by parts), coordinate by coordinate, whatever p is and for any c that
   does not depend on θ. The mean of the *other* chains is such a c, and takes most of the noise
@@ -19,6 +20,7 @@ sec. 4 (the noise of the two kinds); Wenzel et al. (2020), "How good is the Baye
 neural networks really?", app. I (both temperatures as diagnostics).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -26,6 +28,7 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.stats
 
 from probbnn.diagnostics import ranks
 from probbnn.errors import InputError
@@ -37,12 +40,23 @@ from probbnn.subsample import evenly_spaced
 from probbnn.tree import layers
 from probbnn.types import Position
 
-__all__ = ["MAX_NOISE", "TOLERANCE", "TemperatureMeters", "measure_temperature"]
+__all__ = ["TOLERANCE", "TemperatureMeters", "measure_temperature"]
 
-# A temperature is called wrong when its whole interval is further than this from T, relatively.
 TOLERANCE = 0.1
-# Minibatch noise is too much above this part of T, if its whole interval is above half of that.
-MAX_NOISE = 0.05
+"""How far a temperature may be from T, relatively, unless `measure_temperature` is told."""
+
+# The standard errors to be reached, in units of the tolerance: a temperature that is right is then
+# called wrong once in two million times, that of a layer once in two thousand.
+_AIM = 1 / 5
+_LAYERS_AIM = 1 / 3.5
+# Draws to begin with, and examples whose gradients may be taken in the end, unless a number of
+# draws is asked for: a minute of MNIST's network.
+_FIRST_DRAWS = 100
+_MAX_EXAMPLES = 2_400_000
+# Draws of a chain at once.
+_BLOCK = 25
+# How often some layer's whole interval is to one side of the true temperature, where all are right.
+_FALSE_ALARMS = 0.005
 
 
 @dataclass(frozen=True)
@@ -59,6 +73,7 @@ class TemperatureMeters:
         gradient_noise_by_layer: the same within each layer.
         kinetic: mean over the draws of ‖u‖²/d; ``None`` without momentum.
         num_parameters: d. At one instant a kinetic temperature is within T(1 ± 2√(2/d)).
+        tolerance: how far from T a temperature may be, relatively.
         sample_stats: ``configurational_temperature`` and ``gradient_noise`` draw by draw, shape
             ``(chain, draw)``, NaN at draws where they were not measured. `to_datatree` takes
             them into its tree; `to_dict` leaves them out.
@@ -71,34 +86,111 @@ class TemperatureMeters:
     gradient_noise_by_layer: Mapping[str, Interval]
     kinetic: Interval | None
     num_parameters: int
+    tolerance: float = TOLERANCE
     sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
-    def is_noisy(self) -> bool:
-        """Whether minibatch noise adds more than 5 % of T, and certainly more than half of that."""
+    def is_hot(self) -> bool:
+        """Whether the configurational temperature is above T, and by more than the tolerance.
+
+        Its interval is above T, and its value above T by more than the tolerance.
+        """
+        measured, asked = self.configurational, self.temperature
+        return measured.value > asked * (1 + self.tolerance) and measured.low > asked
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether it is below T, and by more than the tolerance: likewise."""
+        measured, asked = self.configurational, self.temperature
+        return measured.value < asked * (1 - self.tolerance) and measured.high < asked
+
+    @property
+    def is_as_asked(self) -> bool:
+        """Whether it is within the tolerance of T, and known to twice the tolerance."""
+        measured, asked = self.configurational, self.temperature
+        near = abs(measured.value - asked) <= self.tolerance * asked
+        return near and measured.high - measured.low <= 4 * self.tolerance * asked
+
+    @property
+    def precision(self) -> float:
+        """Half of the interval of the configurational temperature, in units of T."""
+        return (self.configurational.high - self.configurational.low) / (2 * self.temperature)
+
+    @property
+    def max_noise(self) -> float:
+        """The part of T that minibatch noise may add: half of the tolerance."""
+        return self.tolerance / 2
+
+    @property
+    def predicts_noise(self) -> bool:
+        """Whether minibatch noise is to add more than that to T, and certainly half of it."""
         noise = self.gradient_noise
-        return noise is not None and noise.value > MAX_NOISE and noise.low > MAX_NOISE / 2
+        return noise is not None and noise.value > self.max_noise and noise.low > self.max_noise / 2
+
+    @property
+    def excludes_noise(self) -> bool:
+        """Whether the configurational temperature is below what minibatch noise is to make of it.
+
+        Not if it is cold: chains on their way tell nothing of where they will be.
+        """
+        noise = self.gradient_noise
+        return (
+            noise is not None
+            and not self.is_cold
+            and self.configurational.high < self.temperature * (1 + noise.low)
+        )
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether minibatch noise is too much, as far as the measured temperature allows it."""
+        return self.predicts_noise and not self.excludes_noise
+
+    @property
+    def widened_by_layer(self) -> dict[str, Interval]:
+        """Layers' intervals, so wide that all of them hold the temperature 99 % of the time."""
+        layers = self.configurational_by_layer
+        factor = scipy.stats.norm.isf(_FALSE_ALARMS / max(1, len(layers))) / 2
+        return {
+            name: Interval(
+                found.value,
+                found.value - factor * (found.value - found.low),
+                found.value + factor * (found.high - found.value),
+            )
+            for name, found in layers.items()
+        }
+
+    @property
+    def hot_layers(self) -> dict[str, Interval]:
+        """Layers whose whole widened interval is above T by more than the tolerance."""
+        limit = self.temperature * (1 + self.tolerance)
+        return {name: x for name, x in self.widened_by_layer.items() if x.low > limit}
+
+    @property
+    def cold_layers(self) -> dict[str, Interval]:
+        """Layers whose whole widened interval is below T by more than the tolerance."""
+        limit = self.temperature * (1 - self.tolerance)
+        return {name: x for name, x in self.widened_by_layer.items() if x.high < limit}
 
     @property
     def verdict(self) -> str:
         """One sentence for a person: the measured temperature, and what to do if it is wrong."""
         asked, measured = self.temperature, self.configurational
         sampling = f"sampling at T ≈ {rounded(measured.value, 2)}"
-        if measured.low > asked * (1 + TOLERANCE):
+        if self.is_hot:
             return f"{sampling}, not {asked:,g}: {self._remedy}"
-        if measured.high < asked * (1 - TOLERANCE):
+        if self.is_cold:
             return (
                 f"{sampling}, not {asked:,g}: the chains are probably still on their way from "
                 "their starts; run longer"
             )
-        near = abs(measured.value - asked) <= asked * TOLERANCE
-        sharp = measured.high - measured.low <= 4 * asked * TOLERANCE
         found = (
             f"{sampling}, as asked"
-            if near and sharp
+            if self.is_as_asked
             else f"cannot tell the temperature: {measured}, asked {asked:,g}; measure on more draws"
         )
-        if self.gradient_noise is not None and self.is_noisy:
+        if off := {**self.hot_layers, **self.cold_layers}:
+            found += f"; but {of_layers(off)}"
+        elif self.gradient_noise is not None and self.is_noisy:
             found += (
                 f"; but minibatch noise adds {self.gradient_noise.value:.0%} wherever the chains "
                 "forget within an epoch: smaller step, larger batch or control variates"
@@ -145,6 +237,7 @@ class TemperatureMeters:
             "gradient_noise": plain(self.gradient_noise),
             "kinetic": plain(self.kinetic),
             "num_parameters": self.num_parameters,
+            "tolerance": self.tolerance,
             "by_layer": {
                 layer: {
                     "configurational": plain(interval),
@@ -175,7 +268,14 @@ class TemperatureMeters:
             gradient_noise_by_layer={k: x for k, x in noise.items() if x is not None},
             kinetic=interval(meters["kinetic"]),
             num_parameters=meters["num_parameters"],
+            tolerance=meters.get("tolerance", TOLERANCE),
         )
+
+
+def of_layers(layers: Mapping[str, Interval]) -> str:
+    """At most three layers with their temperatures, the furthest from their mean first."""
+    some = [f"{name} is at {found}" for name, found in list(layers.items())[:3]]
+    return "layer " + ", ".join(some) + (", …" if len(layers) > 3 else "")
 
 
 def measure_temperature(
@@ -183,7 +283,8 @@ def measure_temperature(
     target: Posterior,
     draws: Draws,
     *,
-    num_draws: int = 100,
+    tolerance: float = TOLERANCE,
+    num_draws: int | None = None,
     num_minibatches: int = 50,
 ) -> TemperatureMeters:
     """Measure at which temperature a run sampled.
@@ -192,13 +293,18 @@ def measure_temperature(
         rng_key: draws the minibatches on which the gradient noise is measured.
         target: the log density that was sampled, with its control variates if it had any.
         draws: the run.
+        tolerance: how far the temperature may be from T, relatively: 0.1 lets 1.08 pass for 1, and
+            0.02 does not, and takes more draws.
         num_draws: about how many draws, of all chains and evenly spaced, to measure on; each
-            costs a gradient over all the data. The gradient noise takes one draw of each chain.
+            costs a gradient over all the data. Default: as many as it takes to know the temperature
+            to a fifth of the tolerance (standard error), and that of each layer to two sevenths, as
+            long as there are so many and they are worth it: about 2.4 million examples. The
+            gradient noise takes one draw of each chain.
         num_minibatches: minibatches per chain for the gradient noise.
 
     Raises:
         InputError: if the run has no temperature (point estimates; a kernel that does not say),
-            or its positions are not those of the target.
+            its positions are not those of the target, or a setting is out of range.
 
     Examples:
         >>> import jax, probbnn as pb
@@ -216,15 +322,31 @@ def measure_temperature(
             f"{draws.method} has no temperature: it is a point estimate, or a ready-made kernel "
             "that does not say (dataclasses.replace(draws, temperature=…) does)"
         )
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance is {tolerance}; it must be between 0 and 1, such as 0.1")
     for name, number in (("num_draws", num_draws), ("num_minibatches", num_minibatches)):
-        if number < 1:
+        if number is not None and number < 1:
             raise InputError(f"{name} is {number}; it must be at least 1")
     target.check_position(jax.tree.map(lambda leaf: leaf[0, 0], draws.positions))
     members = layers(draws.positions)
     sizes = np.array([leaf[0, 0].size for leaf in jax.tree.leaves(draws.positions)])
 
-    virials, measured = _virials(target, draws, -(-num_draws // draws.num_chains))
-    overall, by_layer = _meters(virials, sizes, members, _monte_carlo)
+    def measure(number: int) -> tuple[np.ndarray, np.ndarray, Interval, dict[str, Interval]]:
+        virials, measured = _virials(target, draws, -(-number // draws.num_chains))
+        return virials, measured, *_meters(virials, sizes, members, _monte_carlo)
+
+    most = min(draws.num_chains * draws.num_draws, max(1, _MAX_EXAMPLES // target.data_size))
+    virials, measured, overall, by_layer = measure(num_draws or min(_FIRST_DRAWS, most))
+    while num_draws is None and measured.size < most:
+        wanted = measured.size * _times_more(overall, by_layer, draws.temperature * tolerance)
+        if wanted <= measured.size:
+            break
+        # More than a little more, as what is wanted is an estimate.
+        wanted = min(most, max(2 * measured.size, math.ceil(wanted)))
+        before = measured.size
+        virials, measured, overall, by_layer = measure(wanted)
+        if measured.size <= before:
+            break
     shape = (draws.num_chains, draws.num_draws)
     by_draw = np.full(shape, np.nan)
     by_draw.flat[measured] = virials.sum(axis=-1) / sizes.sum()
@@ -245,8 +367,16 @@ def measure_temperature(
         gradient_noise_by_layer=noise_by_layer,
         kinetic=_kinetic(draws),
         num_parameters=int(sizes.sum()),
+        tolerance=tolerance,
         sample_stats=stats,
     )
+
+
+def _times_more(overall: Interval, by_layer: Mapping[str, Interval], tolerance: float) -> float:
+    """How many times as many draws would know the temperatures as well as is wanted."""
+    errors = [(overall, _AIM), *((found, _LAYERS_AIM) for found in by_layer.values())]
+    ratios = [(found.high - found.low) / (4 * aim * tolerance) for found, aim in errors]
+    return float(np.nanmax([*ratios, 0.0])) ** 2
 
 
 def _meters(
@@ -311,15 +441,26 @@ def _virials(
         return jax.lax.map(virial, positions)
 
     virials = target.program("virials", lambda: jax.jit(of_chain))
-    means = jax.tree.map(lambda leaf: leaf.mean(axis=1), positions)
+    # One chain at a time, since they may be on disk.
+    means = jax.tree.map(
+        lambda leaf: np.stack([leaf[chain].mean(axis=0) for chain in range(num_chains)]), positions
+    )
     index = evenly_spaced(num_draws, draws_per_chain)
+    # In blocks of one length, so that one program measures however many draws.
+    blocks = np.array_split(index, range(_BLOCK, len(index), _BLOCK))
+    blocks[-1] = np.resize(blocks[-1], len(blocks[0]))
     results = []
     for chain in range(num_chains):
         mean_of_others = jax.tree.map(
             lambda mean, c=chain: (mean.sum(axis=0) - mean[c]) / max(num_chains - 1, 1), means
         )
-        some = jax.tree.map(lambda leaf, c=chain: leaf[c, index], positions)
-        results.append(virials(mean_of_others, some))
+        some = [
+            virials(
+                mean_of_others, jax.tree.map(lambda leaf, c=chain, at=at: leaf[c, at], positions)
+            )
+            for at in blocks
+        ]
+        results.append(np.concatenate(some)[: len(index)])
     return np.stack(results), skipped + np.arange(num_chains)[:, None] * num_draws + index
 
 

@@ -56,7 +56,7 @@ class MethodRun:
     num_chains: int | None = None
     num_steps: int | None = None
     warmup: float = 0.5
-    draws: int = 100
+    draws: int = 400
     settings: Mapping[str, Any] = field(default_factory=dict)
     shared_minibatches: bool = False
     start_spread: float | None = None

@@ -25,10 +25,6 @@ __all__ = ["MethodResult", "run_method"]
 
 # The first training examples at which a learning curve looks, as the seed notebook does.
 _NUM_TRAIN_CURVE = 10_000
-# Draws of all chains that the temperature is measured on; fewer, where a gradient over all the
-# data is expensive, so that it takes about so many examples' gradients: a minute of MNIST's.
-_NUM_METER_DRAWS = 200
-_METER_EXAMPLES = 2_400_000
 # Inputs of the test set, of the boundary between its classes, and of each out-of-distribution set
 # at which the function is followed.
 _NUM_PROBES = 20
@@ -156,8 +152,7 @@ class _LearningCurve:
 def _meters(rng_key: jax.Array, setup: Setup, name: str, draws: Draws) -> TemperatureMeters | None:
     if draws.temperature is None or not setup.methods[name].method.is_markov_chain():
         return None
-    num_draws = min(_NUM_METER_DRAWS, _METER_EXAMPLES // setup.target.data_size)
-    return measure_temperature(rng_key, setup.target, draws, num_draws=max(1, num_draws))
+    return measure_temperature(rng_key, setup.target, draws)
 
 
 def _judge(setup: Setup, result: MethodResult) -> MethodResult:

@@ -15,11 +15,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from probbnn.inference.draws import Draws
+from probbnn.inference.thinning import kept, slot
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.likelihoods import Summary
 from probbnn.types import Clock, Collector, Info, Position, PyTree
 
-__all__ = ["Averages", "LogMeanExp", "Recorded", "Statistics", "fold", "positions_of"]
+__all__ = [
+    "Averages",
+    "LogMeanExp",
+    "Newest",
+    "NewestInfos",
+    "Recorded",
+    "Thinned",
+    "Trace",
+    "fold",
+]
 
 # Stored draws looked at in one call, which bounds the memory of a pass over them.
 _BLOCK_DRAWS = 64
@@ -65,13 +75,70 @@ class Recorded(_OfDraws):
         return jax.tree.map(np.asarray, carry)
 
 
-def positions_of(num_draws: int) -> Recorded:
-    """Stores the draws themselves."""
-    return Recorded(_itself, num_draws)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Thinned(_OfDraws):
+    """``function(*arrays, position)`` at evenly spaced draws, however many come.
+
+    The function is evaluated at these alone. See `probbnn.inference.thinning` for which they are.
+
+    Attributes:
+        function: what is recorded, static; its values are pytrees of arrays.
+        capacity: draws per chain at most, a power of two, static; at least half as many are kept.
+        arrays: what it takes beside the position.
+    """
+
+    function: Callable[..., PyTree] = field(metadata={"static": True})
+    capacity: int = field(metadata={"static": True})
+    arrays: tuple[Any, ...] = ()
+
+    def init(self, position: Position, info: Info) -> PyTree:
+        """The number of draws so far, and room for those that are kept."""
+        values = jax.eval_shape(self.function, *self.arrays, position)
+        return jnp.zeros((), jnp.int32), _room(values, self.capacity)
+
+    def update(self, carry: PyTree, position: Position, clock: Clock) -> PyTree:
+        """Put the draw in its place, if it is one of those."""
+        count, values = carry
+        at = slot(clock.num_draws, self.capacity)
+
+        def put(values: PyTree) -> PyTree:
+            new = self.function(*self.arrays, position)
+            return jax.tree.map(lambda all_, one: all_.at[at].set(one), values, new)
+
+        # All chains share the clock, so under vmap this stays a branch.
+        return count + 1, jax.lax.cond(at < self.capacity, put, lambda values: values, values)
+
+    def finish(self, carry: PyTree) -> tuple[np.ndarray, PyTree]:
+        """Numbers of the draws that were kept, and their values ``(chain, kept, …)``."""
+        count, values = carry
+        numbers, slots = kept(int(np.max(count, initial=0)), self.capacity)
+        return numbers, jax.tree.map(lambda leaf: np.asarray(leaf)[:, slots], values)
 
 
-def _itself(position: Position) -> Position:
-    return position
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Newest(_OfDraws):
+    """The newest draws themselves, until somebody takes them.
+
+    Attributes:
+        size: draws per chain, static: draw n stands at n modulo this.
+    """
+
+    size: int = field(metadata={"static": True})
+
+    def init(self, position: Position, info: Info) -> PyTree:
+        """Room for them."""
+        return jax.tree.map(lambda x: jnp.zeros((self.size, *x.shape), x.dtype), position)
+
+    def update(self, carry: PyTree, position: Position, clock: Clock) -> PyTree:
+        """Put the draw in the place of an old one."""
+        at = clock.num_draws % self.size
+        return jax.tree.map(lambda all_, one: all_.at[at].set(one), carry, position)
+
+    def finish(self, carry: PyTree) -> PyTree:
+        """The buffer, ``(chain, size, …)``."""
+        return jax.tree.map(np.asarray, carry)
 
 
 @jax.tree_util.register_dataclass
@@ -156,58 +223,79 @@ class LogMeanExp(_OfDraws):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Statistics:
-    """The infos of evenly spaced steps, and those that belong to each draw.
+class Trace:
+    """The infos of evenly spaced steps, however many come.
 
     Attributes:
-        num_draws: draws per chain, static.
-        num_steps: steps of the run, static.
-        stride: steps from one point of the trace to the next, static.
-        looks_ahead: names of those that a step reports of the position that it started from,
-            static: a draw's are seen by the step after it. The last draw, if no step follows,
-            has those of the step that led to it.
+        capacity: steps at most, a power of two, static; at least half as many are kept.
     """
 
-    num_draws: int = field(metadata={"static": True})
-    num_steps: int = field(metadata={"static": True})
-    stride: int = field(metadata={"static": True})
-    looks_ahead: frozenset[str] = field(metadata={"static": True})
-
-    @property
-    def num_points(self) -> int:
-        """Points of the trace."""
-        return 1 + (self.num_steps - 1) // self.stride
+    capacity: int = field(metadata={"static": True})
 
     def init(self, position: Position, info: Info) -> PyTree:
-        """Room for the trace and for the draws, and for one more of each that is not complete."""
-
-        def room(size: int) -> dict[str, jax.Array]:
-            return {n: jnp.zeros((size + 1, *x.shape), x.dtype) for n, x in _fields(info).items()}
-
-        return {"trace": room(self.num_points), "draws": room(self.num_draws)}
+        """The number of steps so far, and room for those that are kept."""
+        return jnp.zeros((), jnp.int32), _room(_fields(info), self.capacity)
 
     def observe(self, carry: PyTree, info: Info, clock: Clock) -> PyTree:
-        """Write the step where it may belong; what does not is overwritten by the next."""
-        point = -(-clock.step // self.stride)
-        before = jnp.where(clock.drew, clock.num_draws - 1, clock.num_draws)
-        trace, draws = dict(carry["trace"]), dict(carry["draws"])
-        for name, value in _fields(info).items():
-            trace[name] = trace[name].at[point].set(value)
-            draws[name] = draws[name].at[clock.num_draws].set(value)
-            if name in self.looks_ahead:
-                draws[name] = draws[name].at[before].set(value)
-        return {"trace": trace, "draws": draws}
+        """Put the step in its place, or where nobody looks."""
+        count, values = carry
+        at = slot(clock.step, self.capacity)
+        new = {name: values[name].at[at].set(value) for name, value in _fields(info).items()}
+        return count + 1, new
 
     def update(self, carry: PyTree, position: Position, clock: Clock) -> PyTree:
         """Nothing: the step that led to the draw is written."""
         return carry
 
-    def finish(self, carry: PyTree) -> dict[str, dict[str, np.ndarray]]:
-        """``"trace"`` by name, ``(chain, point)``, and ``"draws"``, ``(chain, draw)``."""
-        return {
-            part: {name: np.asarray(values)[:, :-1] for name, values in of_part.items()}
-            for part, of_part in carry.items()
-        }
+    def finish(self, carry: PyTree) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Numbers of the steps, counted from 0, and their infos by name, ``(chain, point)``."""
+        count, values = carry
+        numbers, slots = kept(int(np.max(count, initial=0)), self.capacity)
+        return numbers, {name: np.asarray(leaf)[:, slots] for name, leaf in values.items()}
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NewestInfos:
+    """What steps reported of the newest draws, until somebody takes it.
+
+    Attributes:
+        size: draws per chain, static: draw n stands at n modulo this.
+        looks_ahead: names of what a step reports of the position that it started from, static: a
+            draw's are seen by the step after it. The last draw, if no step follows, has those of
+            the step that led to it.
+    """
+
+    size: int = field(metadata={"static": True})
+    looks_ahead: frozenset[str] = field(metadata={"static": True})
+
+    def init(self, position: Position, info: Info) -> PyTree:
+        """Room for them."""
+        return {n: jnp.zeros((self.size, *x.shape), x.dtype) for n, x in _fields(info).items()}
+
+    def observe(self, carry: PyTree, info: Info, clock: Clock) -> PyTree:
+        """Write the step as the next draw's; if it is none, the next one writes over it."""
+        at = clock.num_draws % self.size
+        before = jnp.where(clock.drew, clock.num_draws - 1, clock.num_draws) % self.size
+        new = dict(carry)
+        for name, value in _fields(info).items():
+            new[name] = new[name].at[at].set(value)
+            if name in self.looks_ahead:
+                new[name] = new[name].at[before].set(value)
+        return new
+
+    def update(self, carry: PyTree, position: Position, clock: Clock) -> PyTree:
+        """Nothing: the step that led to the draw is written."""
+        return carry
+
+    def finish(self, carry: PyTree) -> PyTree:
+        """The buffer, ``(chain, size)`` by name."""
+        return {name: np.asarray(values) for name, values in carry.items()}
+
+
+def _room(values: PyTree, capacity: int) -> PyTree:
+    """For so many values of these shapes, and one that nobody looks at."""
+    return jax.tree.map(lambda x: jnp.zeros((capacity + 1, *x.shape), x.dtype), values)
 
 
 def _fields(info: Info) -> dict[str, Any]:
@@ -247,6 +335,7 @@ def _fold_block(collector: Collector, carry: PyTree, block: PyTree, start: jax.A
 
 def _blocks(draws: Draws) -> Iterator[PyTree]:
     """Positions of all chains' draws in blocks of bounded size, leaves ``(draws, …)``."""
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws.positions)
-    for start in range(0, draws.num_chains * draws.num_draws, _BLOCK_DRAWS):
-        yield jax.tree.map(lambda leaf, s=start: leaf[s : s + _BLOCK_DRAWS], flat)
+    for chain in range(draws.num_chains):
+        for start in range(0, draws.num_draws, _BLOCK_DRAWS):
+            block = slice(start, start + _BLOCK_DRAWS)
+            yield jax.tree.map(lambda leaf, c=chain, b=block: leaf[c, b], draws.positions)

@@ -19,7 +19,8 @@ class Draws:
     `probbnn.to_datatree` makes an ArviZ tree of them, `probbnn.predict` predictions.
 
     Attributes:
-        positions: pytree of NumPy arrays of shape ``(chain, draw, …)``.
+        positions: pytree of NumPy arrays of shape ``(chain, draw, …)``, or of `StoredArray`, which
+            read from disk what is asked of them; ``None`` where the run did not keep them.
         method: name of the method.
         temperature: T of the stationary distribution: 1 is the posterior; ``None`` for point
             estimates, which sample nothing, and where a ready-made kernel does not say.
@@ -38,6 +39,8 @@ class Draws:
         seconds: wall time of the steps, compilation apart.
         compile_seconds: wall time of tracing and compilation.
         collected: what the collectors given to `sample` kept of all its draws, by name.
+        excluded: chains that left the finite numbers and are no part of all this, and the step at
+            which each did. The chains that are left are numbered anew, in order.
     """
 
     positions: Position
@@ -53,16 +56,23 @@ class Draws:
     seconds: float = 0.0
     compile_seconds: float = 0.0
     collected: Mapping[str, Any] = field(default_factory=dict)
+    excluded: Mapping[int, int] = field(default_factory=dict)
+    stopped: str = ""
 
     @property
     def num_chains(self) -> int:
         """Number of chains (or ensemble members)."""
-        return jax.tree.leaves(self.positions)[0].shape[0]
+        return self._shape[0]
 
     @property
     def num_draws(self) -> int:
         """Number of draws per chain."""
-        return jax.tree.leaves(self.positions)[0].shape[1]
+        return self._shape[1]
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        known = self.positions if self.positions is not None else dict(self.sample_stats)
+        return jax.tree.leaves(known)[0].shape
 
     def first(self, number: int) -> "Draws":
         """The first draws of each chain alone."""

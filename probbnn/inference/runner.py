@@ -5,35 +5,54 @@
         state = advance(run, state)
     draws = finish(run, state)
 
-All that a run carries is one pytree, `RunState`; what stays the same is a `Run`. Randomness is a
-function of (key, step number), so how the steps are cut into chunks has no influence on the result,
-and a run goes on from any of its states.
+All that a run carries is one pytree of fixed size, `RunState`; what stays the same is a `Run`.
+Draws leave the state for the run's store in blocks. Randomness is a function of (key, step number),
+so how the steps are cut into chunks has no influence on the result, and a run goes on from any of
+its states: what it writes to the store a second time is what stands there.
 """
 
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from probbnn.data.sources import check_batch_size
-from probbnn.inference.collectors import Statistics, positions_of
+from probbnn.inference.collectors import Newest, NewestInfos, Trace
 from probbnn.inference.draws import Draws
 from probbnn.inference.plan import Plan
+from probbnn.inference.store import MemoryStore, Store
 from probbnn.machine import num_cores
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import ChainMethod, Kernel
 from probbnn.types import Batch, Clock, Collector, DataSource, Position, PRNGKey, PyTree, Stream
 
-__all__ = ["DivergenceError", "Run", "RunState", "advance", "finish", "init_run"]
+__all__ = [
+    "DivergenceError",
+    "OnDivergence",
+    "Run",
+    "RunState",
+    "advance",
+    "block_draws",
+    "finish",
+    "init_run",
+    "like_settled",
+    "restart",
+]
+
+OnDivergence = Literal["exclude", "stop"]
+"""What becomes of a run of which a chain, but not every chain, leaves the finite numbers."""
 
 # Points of a trace at most.
-_TRACE_POINTS = 1_000
+_TRACE_POINTS = 1_024
+# Memory of a block of draws, of all chains, and draws in it at most.
+_BLOCK_BYTES = 2**24
+_BLOCK_DRAWS = 1_000
 # Fields of a `RunState` that are on the device: what compiled programs take and give.
 _ON_DEVICE = 6
 # Folded into a chain's key for its start: the number of no step that a run could come to.
@@ -57,6 +76,10 @@ class Run:
         key: of the kernel's compiled programs, which another run with the same key uses again;
             default: the kernel itself.
         more: what the run keeps beside positions and statistics, by name.
+        store: where draws and their statistics go.
+        keep_positions: whether the draws themselves do.
+        block: draws per chain that go there together.
+        on_divergence: whether the others go on when a chain leaves the finite numbers.
     """
 
     target: Posterior
@@ -69,6 +92,10 @@ class Run:
     chain_method: ChainMethod = "vectorized"
     key: Hashable = None
     more: Mapping[str, Collector] = field(default_factory=dict)
+    store: Store = field(default_factory=MemoryStore)
+    keep_positions: bool = True
+    block: int = 256
+    on_divergence: OnDivergence = "stop"
 
     def __post_init__(self) -> None:
         check_batch_size(self.target.data_size, self.batch_size)
@@ -76,16 +103,12 @@ class Run:
     @property
     def collectors(self) -> dict[str, Collector]:
         """What the run keeps, by name."""
-        plan = self.plan
-        num_draws = len(plan.draw_steps)
         return {
-            "positions": positions_of(num_draws),
-            "statistics": Statistics(
-                num_draws,
-                plan.num_steps,
-                _stride(self),
-                self.kernel.looks_ahead,
-            ),
+            **({"positions": Newest(self.block)} if self.keep_positions else {}),
+            # The last draw of a block is complete a step after it, when draws of the next may be
+            # there, and one more is on its way.
+            "statistics": NewestInfos(2 * self.block + 2, self.kernel.looks_ahead),
+            "trace": Trace(_TRACE_POINTS),
             **self.more,
         }
 
@@ -121,6 +144,11 @@ class RunState(NamedTuple):
     compile_seconds: float = 0.0
 
     @property
+    def on_device(self) -> tuple[Any, ...]:
+        """The parts that compiled programs take and give, and that a checkpoint keeps."""
+        return self[:_ON_DEVICE]
+
+    @property
     def positions(self) -> Position:
         """Where the chains are, leaves of shape ``(chain, …)``."""
         return self.kernel.position
@@ -131,10 +159,11 @@ class DivergenceError(RuntimeError):
 
     Attributes:
         steps: the first bad step of each chain, −1 for chains that stayed finite.
-        draws: the `Draws` that all chains kept before the first of these steps.
+        draws: the `Draws` that all chains kept before the first of these steps; ``None`` where
+            these were not kept.
     """
 
-    def __init__(self, steps: np.ndarray, draws: Draws) -> None:
+    def __init__(self, steps: np.ndarray, draws: Draws | None) -> None:
         bad = np.flatnonzero(steps >= 0)
         chains = ", ".join(f"chain {chain} at step {steps[chain]}" for chain in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
@@ -192,17 +221,20 @@ def init_run(rng_key: PRNGKey, run: Run, positions: Position) -> RunState:
 def advance(run: Run, state: RunState) -> RunState:
     """The state after some more steps: a second's worth, or up to where the plan has a stop.
 
-    The arrays of ``state`` are used up.
+    The arrays of ``state`` are used up, and full blocks of draws go to the run's store.
 
     Raises:
-        DivergenceError: when a chain has become non-finite in these steps.
+        DivergenceError: when a chain has become non-finite in these steps, and the run is to stop
+            then, or no other is left.
     """
-    step = int(state.clock.step)
+    step, before = int(state.clock.step), _complete(state)
     count, interval = run.plan.next_chunk(step, state.rate)
     keeps = run.plan.keeps(step + interval)
+    if keeps:
+        count = min(count, run.block - before["positions"] % run.block)
     # One program serves all steps of a kernel that has nothing to tune.
     adapting = run.kernel.adapt is not None and step < run.plan.num_warmup
-    carried = state[:_ON_DEVICE]
+    carried = state.on_device
     arguments = (carried, run.target.data, count, interval, keeps)
     if run.chain_method == "parallel":
         carried, seconds, compile_seconds = _in_threads(run, adapting, arguments)
@@ -217,71 +249,132 @@ def advance(run: Run, state: RunState) -> RunState:
         seconds=state.seconds + seconds,
         compile_seconds=state.compile_seconds + compile_seconds,
     )
+    for name, ready in _complete(state).items():
+        _store(run, state, name, _whole(run, before[name]), _whole(run, ready))
     nonfinite = np.asarray(state.nonfinite_step)
-    if (nonfinite >= 0).any():
-        before = nonfinite[nonfinite >= 0].min()
-        good = int(np.searchsorted(run.plan.draw_steps, before))
-        number = min(good, int(state.clock.num_draws))
-        raise DivergenceError(nonfinite, finish(run, state).first(number))
+    if (nonfinite >= 0).all() or (run.on_divergence == "stop" and (nonfinite >= 0).any()):
+        raise _divergence(run, state)
     return _settle(run, state) if step + count * interval == run.plan.num_warmup else state
 
 
+def restart(run: Run, state: RunState) -> RunState:
+    """The state with nothing kept yet, for a run whose plan has its draws from here on."""
+    init = jax.vmap(partial(_init_collectors, run))
+    program, _ = _compiled(run, "restart", init, state.kernel)
+    # The trace is of the steps, and goes on.
+    collected = program(state.kernel) | {"trace": state.collected["trace"]}
+    clock = state.clock._replace(num_draws=jnp.zeros((), jnp.int32), drew=jnp.zeros((), bool))
+    return state._replace(clock=clock, collected=collected)
+
+
 def finish(run: Run, state: RunState) -> Draws:
-    """The draws that have been kept by now."""
-    num_draws = int(state.clock.num_draws)
+    """The draws that have been kept by now, of the chains that stayed finite.
+
+    Raises:
+        DivergenceError: if none did.
+    """
+    finite = np.flatnonzero(np.asarray(state.nonfinite_step) < 0)
+    if not len(finite):
+        raise _divergence(run, state)
+    return _finish(run, state, finite.tolist())
+
+
+def _divergence(run: Run, state: RunState) -> DivergenceError:
+    nonfinite = np.asarray(state.nonfinite_step)
+    before = nonfinite[nonfinite >= 0].min()
+    good = int(np.searchsorted(run.plan.draw_steps, before))
+    number = min(good, int(state.clock.num_draws))
+    if not run.keep_positions:
+        return DivergenceError(nonfinite, None)
+    return DivergenceError(nonfinite, _finish(run, state, range(len(nonfinite))).first(number))
+
+
+def _finish(run: Run, state: RunState, chains: Sequence[int]) -> Draws:
+    num_draws, num_chains = int(state.clock.num_draws), len(state.rng_key)
+    where = np.asarray(chains)
+    for name, ready in _complete(state).items():
+        _store(run, state, name, _whole(run, ready), num_draws)
+    # Of all chains, since what was computed counts whatever became of it.
+    stats = dict(run.store.read("statistics", num_draws, range(num_chains)))
+    gradients = stats.pop("num_gradients", None)
     collected = {
-        name: collector.finish(state.collected[name]) for name, collector in run.collectors.items()
+        name: run.collectors[name].finish(jax.tree.map(lambda x: x[where], state.collected[name]))
+        for name in ("trace", *run.more)
     }
-    statistics = collected["statistics"]
-    stats, trace = dict(statistics["draws"]), dict(statistics["trace"])
+    steps, trace = collected["trace"]
     trace.pop("num_gradients", None)
-    num_points = -(-int(state.clock.step) // _stride(run))
     noise_gain = run.kernel.noise_gain
     if noise_gain is not None:
-        noise_gain = jax.tree.map(np.array, jax.vmap(noise_gain)(state.kernel))
+        noise_gain = jax.tree.map(lambda x: np.array(x)[where], jax.vmap(noise_gain)(state.kernel))
+    positions = run.store.read("positions", num_draws, chains) if run.keep_positions else None
+    nonfinite = np.asarray(state.nonfinite_step)
     return Draws(
-        positions=collected["positions"],
+        positions=positions,
         method=run.name,
         temperature=run.kernel.temperature,
-        passes=_passes(run, stats.pop("num_gradients", None), len(state.rng_key)),
-        sample_stats=stats,
-        trace={name: values[:, :num_points] for name, values in trace.items()},
-        trace_steps=1 + _stride(run) * np.arange(num_points),
-        draw_steps=run.plan.draw_steps,
+        passes=_passes(run, gradients, num_chains, num_draws),
+        sample_stats={name: np.asarray(values)[where] for name, values in stats.items()},
+        trace=trace,
+        trace_steps=1 + steps,
+        draw_steps=run.plan.draw_steps[:num_draws],
         noise_gain=noise_gain,
         settings=run.settings,
         seconds=state.seconds,
         compile_seconds=state.compile_seconds,
         collected={name: collected[name] for name in run.more},
-    ).first(num_draws)
+        excluded={c: int(nonfinite[c]) for c in range(num_chains) if c not in where},
+    )
 
 
-def _stride(run: Run) -> int:
-    return -(-run.plan.num_steps // _TRACE_POINTS)
+def _complete(state: RunState) -> dict[str, int]:
+    """Draws of which everything is known, by what is known of them."""
+    num_draws = int(state.clock.num_draws)
+    # What the step after the last draw sees of it is still to come.
+    return {"positions": num_draws, "statistics": num_draws - int(state.clock.drew)}
 
 
-def _passes(run: Run, counted: np.ndarray | None, num_chains: int) -> np.ndarray | None:
+def _whole(run: Run, num_draws: int) -> int:
+    """So many of the draws are in whole blocks."""
+    return num_draws // run.block * run.block
+
+
+def _store(run: Run, state: RunState, name: str, start: int, stop: int) -> None:
+    """Hand over draws by their numbers; without any, at least what they are like."""
+    if name not in run.collectors or (start == stop and stop > 0):
+        return
+    buffer = run.collectors[name].finish(state.collected[name])
+    rows = np.arange(start, stop) % jax.tree.leaves(buffer)[0].shape[1]
+    run.store.write(name, start, jax.tree.map(lambda leaf: leaf[:, rows], buffer))
+
+
+def _passes(run: Run, counted: Any, num_chains: int, num_draws: int) -> np.ndarray | None:
     """Passes over the data up to each draw, of all chains."""
     data_size, kernel = run.target.data_size, run.kernel
     if counted is not None:
+        counted = np.asarray(counted)
         examples = kernel.examples_per_gradient or run.batch_size
         return counted.sum(axis=0, dtype=float) * (examples / data_size)
     if kernel.gradients_per_step is None:
         return None
     gradients = kernel.gradients_per_step * (2 if run.target.has_control_variates else 1)
     steps_per_pass = -(-data_size // run.batch_size)
-    return num_chains * gradients * run.plan.draw_steps / steps_per_pass
+    return num_chains * gradients * run.plan.draw_steps[:num_draws] / steps_per_pass
+
+
+def like_settled(run: Run, state: RunState) -> RunState:
+    """A state with the structure and the types that it will have after warm-up."""
+    if run.kernel.settle is None or run.plan.num_warmup == 0:
+        return state
+    shapes = jax.eval_shape(partial(jax.lax.map, run.kernel.settle), state.kernel)
+    return state._replace(kernel=jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
 
 
 def _settle(run: Run, state: RunState) -> RunState:
     """What warm-up has learnt becomes the state that sampling starts from."""
     if run.kernel.settle is None:
         return state
-
-    def settle(kernel: PyTree) -> PyTree:
-        # One chain at a time: it may look at all the data, or factorise a matrix.
-        return jax.lax.map(run.kernel.settle, kernel)
-
+    # One chain at a time: it may look at all the data, or factorise a matrix.
+    settle = partial(jax.lax.map, run.kernel.settle)
     program, compile_seconds = _compiled(run, "settle", settle, state.kernel)
     started = time.perf_counter()
     kernel = jax.block_until_ready(program(state.kernel))
@@ -309,6 +402,12 @@ def _info_of_step(run: Run, kernel: PyTree) -> Any:
     source = run.target.data
     _, batch = source.next(source.init(key, run.batch_size), jnp.zeros((), jnp.int32))
     return step(key, kernel, batch)[1]
+
+
+def block_draws(positions: Position) -> int:
+    """Draws per chain in a block of `Run.block`, for positions with leaves ``(chain, …)``."""
+    num_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(positions))
+    return int(np.clip(_BLOCK_BYTES // max(num_bytes, 1), 1, _BLOCK_DRAWS))
 
 
 _Mapped = Callable[..., Callable]
@@ -372,14 +471,15 @@ def _chunk(
 
     def one_interval(_: Any, state: RunState) -> RunState:
         state = jax.lax.fori_loop(0, interval, lambda _, s: one_step(s), state)
-        return jax.lax.cond(keeps, keep, lambda s: s, state)
+        # Warm-up keeps nothing: what makes a draw of a state need not be compiled for it.
+        return state if adapting else jax.lax.cond(keeps, keep, lambda s: s, state)
 
     state = jax.lax.fori_loop(0, count, one_interval, RunState(*carried))
     # A step is judged by what the next one sees at its position; the chunk's last one, here.
     bad = ~over_chains(_all_finite, (0,))(state.positions) & (state.nonfinite_step < 0)
     last = state.clock.step - 1
     nonfinite_step = jnp.where(bad, last, state.nonfinite_step)
-    return tuple(state._replace(nonfinite_step=nonfinite_step))[:_ON_DEVICE]
+    return state._replace(nonfinite_step=nonfinite_step).on_device
 
 
 def _all_finite(position: Position) -> jax.Array:

@@ -1,29 +1,51 @@
 """`sample`: one call from a log density to draws, by any method."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from numbers import Integral
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from tqdm.auto import tqdm
 
 from probbnn.errors import InputError, one_of
+from probbnn.inference.directory import SamplingDirectory
 from probbnn.inference.draws import Draws
+from probbnn.inference.loop import Observer, Until, run_to_end
 from probbnn.inference.plan import Plan
-from probbnn.inference.runner import Run, advance, finish, init_run
+from probbnn.inference.runner import OnDivergence, Run, block_draws, init_run
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import ChainMethod, Kernel, Method
 from probbnn.samplers.registry import find_method
 from probbnn.samplers.schedules import Cyclical
 from probbnn.types import Collector, KernelLike, Position, PRNGKey
 
-__all__ = ["DEFAULT_BATCH_SIZE", "as_kernel", "sample"]
+__all__ = [
+    "CHECKPOINT_SECONDS",
+    "CUSTOM_KERNEL",
+    "DEFAULT_BATCH_SIZE",
+    "as_kernel",
+    "prepare",
+    "sample",
+    "starts",
+]
+
+CUSTOM_KERNEL = "custom kernel"
+"""What a ready-made kernel is called, which has no name."""
 
 DEFAULT_BATCH_SIZE = 1_000
 """Examples per minibatch, or all if there are fewer."""
+
+CHECKPOINT_SECONDS = 60.0
+"""From one checkpoint to the next, unless told otherwise."""
+
+# Draws of each chain that are kept unless a thinning is given. Of four chains about 200 are needed
+# for a verdict of converged, were they independent; memory allows large networks fewer.
+_MAX_DRAWS = 500
+_MIN_DRAWS = 100
+_MAX_BYTES = 10**9
 
 
 def sample(
@@ -42,6 +64,12 @@ def sample(
     callback: Callable[[int, Position], None] | None = None,
     callback_steps: Sequence[int] = (),
     collectors: Mapping[str, Collector] | None = None,
+    keep_positions: bool = True,
+    until: Until | None = None,
+    on_divergence: OnDivergence = "stop",
+    out: str | os.PathLike[str] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    observer: Observer | None = None,
     progress: bool = True,
     **settings: Any,
 ) -> Draws:
@@ -59,8 +87,8 @@ def sample(
         num_warmup: first steps, from which nothing is kept; default half of them. Optimisers
             keep their last step alone, and fits (SVI, Laplace) draw after their last step,
             whatever this says.
-        thinning: steps per kept draw; the default keeps at most 100 draws per chain, 500 of
-            methods on all the data, and all of a fit.
+        thinning: steps per kept draw; the default keeps at most 500 draws per chain, of large
+            networks as many as a gigabyte holds (and 100 at least), and all of a fit.
         batch_size: examples per minibatch; default 1,000, or all if there are fewer. Methods on
             all the data take none.
         shared_minibatches: all chains see the same minibatches. Cheaper, but the chains are
@@ -75,13 +103,29 @@ def sample(
         collectors: what to keep of the draws on the way, beside the draws themselves, by name:
             such as ``Averages(target.summarise, (inputs,))`` of `probbnn.inference.collectors`,
             of which `probbnn.predict` makes its predictions. See `Draws.collected`.
+        keep_positions: whether to keep the draws themselves; False leaves what the collectors
+            made of them, in memory that does not grow with the run.
+        until: go on until this is satisfied: anything with the methods of
+            `probbnn.inference.loop.Until`. The first look is after ``num_steps``; each later one
+            after twice as many steps as the one before, at the second half of them, as if the
+            first were warm-up.
+        on_divergence: what to do when some chains, but not all, become non-finite: ``"stop"``, or
+            ``"exclude"`` them from the result, with a warning that names them.
+        out: a directory to write to, which must not exist or be empty: checkpoints, from which
+            `resume` goes on after whatever happens, and the draws, as they come, as Zarr. Their
+            ``positions`` then read from disk what is asked of them.
+        checkpoint_seconds: time from one checkpoint to the next; one is also written at the end
+            of warm-up, at the end, and when SIGINT or SIGTERM stop the run.
+        observer: what describes the chains on their way, beside the progress.
         progress: show a progress bar where stderr is a terminal.
         **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
             `Cyclical` step size, draws are kept in its sampling phases alone.
 
     Raises:
         InputError: if a setting is unknown or does not fit.
-        DivergenceError: when a chain becomes non-finite.
+        DivergenceError: when all chains become non-finite, or one that is to stop the run.
+        Interrupted, Terminated: on SIGINT and SIGTERM, at the end of a chunk of about a second;
+            their ``draws`` are those so far.
 
     Examples:
         >>> import jax, probbnn as pb
@@ -93,6 +137,71 @@ def sample(
         >>> draws.num_chains, draws.num_draws, draws.temperature
         (2, 100, 1.0)
     """
+    run, call = prepare(
+        target,
+        method,
+        settings,
+        num_chains=num_chains,
+        num_steps=num_steps,
+        num_warmup=num_warmup,
+        thinning=thinning,
+        batch_size=batch_size,
+        shared_minibatches=shared_minibatches,
+        chain_method=chain_method,
+        callback_steps=callback_steps,
+        collectors=collectors,
+        keep_positions=keep_positions,
+        until=until,
+        on_divergence=on_divergence,
+        observer=observer,
+    )
+    num_chains = call["num_chains"]
+    init_key, run_key = jax.random.split(rng_key)
+    if initial_positions is None:
+        initial_positions = starts(init_key, target, num_chains)
+    else:
+        _check_positions(target, initial_positions, num_chains)
+    run = replace(run, block=block_draws(initial_positions))
+    directory = None
+    if out is not None:
+        directory = SamplingDirectory.create(out, target, call, run_key, initial_positions)
+        run = replace(run, store=directory.store)
+    return run_to_end(
+        run,
+        init_run(run_key, run, initial_positions),
+        callback=callback,
+        until=until,
+        observer=observer,
+        directory=directory,
+        checkpoint_seconds=checkpoint_seconds,
+        progress=progress,
+    )
+
+
+def prepare(
+    target: Posterior,
+    method: str | Method | KernelLike,
+    settings: dict[str, Any],
+    *,
+    num_chains: int | None = None,
+    num_steps: int | None = None,
+    num_warmup: int | None = None,
+    thinning: int | None = None,
+    batch_size: int | None = None,
+    shared_minibatches: bool = False,
+    chain_method: ChainMethod | None = None,
+    callback_steps: Sequence[int] = (),
+    collectors: Mapping[str, Collector] | None = None,
+    keep_positions: bool = True,
+    until: Until | None = None,
+    on_divergence: OnDivergence = "stop",
+    observer: Observer | None = None,
+) -> tuple[Run, dict[str, Any]]:
+    """The run that `sample` asks for, and the call with nothing left open, for the record.
+
+    Raises:
+        InputError: if a setting is unknown or does not fit.
+    """
     known = _find(method, settings)
     _check_whole(
         num_chains=num_chains,
@@ -103,6 +212,7 @@ def sample(
     )
     if chain_method is not None:
         one_of(chain_method, get_args(ChainMethod), "chain_method")
+    one_of(on_divergence, get_args(OnDivergence), "on_divergence")
     num_chains = _num_chains(known, num_chains)
     if num_steps is None:
         num_steps = Method.default_steps if known is None else known.default_steps
@@ -110,11 +220,18 @@ def sample(
         raise InputError(f"num_steps is {num_steps}; it must be at least 1")
     batch_size = _batch_size(known, target, batch_size, shared_minibatches)
     record = {"num_chains": num_chains, "num_steps": num_steps}
+    call: dict[str, Any] = {**record, "chain_method": chain_method}
+    fitted_draws = None if known is None else known.num_fitted_draws
+    if until is not None and (known is None or not known.is_markov_chain()):
+        what = "a ready-made kernel" if known is None else known.name
+        raise InputError(
+            f"until is given for {what}, whose draws are not known to be a Markov chain's"
+        )
     if known is not None and known.point_estimate:
         num_warmup, thinning = num_steps - 1, 1
     elif num_warmup is None:
         num_warmup = num_steps // 2
-    fitted_draws = None if known is None else known.num_fitted_draws
+    call["num_warmup"] = num_warmup
     if fitted_draws is not None:
         # The steps are those of the fit, and each step after them is a draw.
         num_warmup, num_steps, thinning = num_steps, num_steps + fitted_draws, thinning or 1
@@ -130,51 +247,41 @@ def sample(
             "shared_minibatches is True for a method that takes no minibatches from here; leave it "
             "out"
         )
-    plan = _plan(kernel, known, num_steps, num_warmup, thinning, callback_steps)
+    most = _max_draws(target, num_chains)
+    plan = _plan(kernel, most, num_steps, num_warmup, thinning, callback_steps)
     record["thinning"] = plan.thinning
     if known is None or not known.full_data:
         record |= {"batch_size": batch_size, "shared_minibatches": shared_minibatches}
+        call["batch_size"] = batch_size
     run = Run(
         target,
         kernel,
         plan,
         batch_size=batch_size,
-        name="custom kernel" if known is None else known.name,
+        name=CUSTOM_KERNEL if known is None else known.name,
         settings={**record, **settings},
         shared_minibatches=shared_minibatches,
         chain_method=chain_method or kernel.chain_method,
         # Equal settings build kernels that do the same.
         key=(method if known is None else known, num_warmup, batch_size),
-        more={} if collectors is None else collectors,
+        more={
+            **({} if collectors is None else collectors),
+            **({} if observer is None else observer.collectors(target)),
+            **({} if until is None else until.collectors(target)),
+        },
+        keep_positions=keep_positions,
+        on_divergence=on_divergence,
     )
-    init_key, run_key = jax.random.split(rng_key)
-    if initial_positions is None:
-        initial_positions = _starts(init_key, target, num_chains)
-    else:
-        _check_positions(target, initial_positions, num_chains)
-    return _loop(run_key, run, initial_positions, callback, progress)
-
-
-def _loop(
-    rng_key: PRNGKey,
-    run: Run,
-    positions: Position,
-    callback: Callable[[int, Position], None] | None,
-    progress: bool,
-) -> Draws:
-    state = init_run(rng_key, run, positions)
-    # tqdm shows nothing where stderr is no terminal (disable=None).
-    hidden = None if progress else True
-    with tqdm(total=run.plan.num_steps, desc=run.name, unit="step", disable=hidden) as bar:
-        while not run.is_finished(state):
-            before = int(state.clock.step)
-            state = advance(run, state)
-            step = int(state.clock.step)
-            bar.update(step - before)
-            if callback is not None and step in run.plan.stops:
-                # A copy, because the next chunk is given the state's memory.
-                callback(step, jax.tree.map(jnp.copy, state.positions))
-    return finish(run, state)
+    return run, {
+        **call,
+        "thinning": plan.thinning,
+        "shared_minibatches": shared_minibatches,
+        "keep_positions": keep_positions,
+        "on_divergence": on_divergence,
+        "until": None if until is None else str(until),
+        "method": run.name,
+        "settings": None if known is None else known.written(),
+    }
 
 
 def _find(method: str | Method | KernelLike, settings: dict[str, Any]) -> Method | None:
@@ -221,9 +328,16 @@ def _batch_size(
     return min(DEFAULT_BATCH_SIZE, target.data_size) if batch_size is None else batch_size
 
 
+def _max_draws(target: Posterior, num_chains: int) -> int:
+    """Draws of each chain that the default thinning keeps."""
+    shapes = jax.eval_shape(target.init, jax.random.key(0))
+    size = num_chains * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+    return min(_MAX_DRAWS, max(_MIN_DRAWS, _MAX_BYTES // max(size, 1)))
+
+
 def _plan(
     kernel: Kernel,
-    known: Method | None,
+    max_draws: int,
     num_steps: int,
     num_warmup: int,
     thinning: int | None,
@@ -234,13 +348,13 @@ def _plan(
         phases = tuple(p for p in kernel.step_size.sampling_phases(num_steps) if p[1] > num_warmup)
     if thinning is None:
         # What keeps about as many draws as wanted, and at least one of the longest phase.
-        max_draws = Method.max_draws if known is None else known.max_draws
         lengths = [end - max(start, num_warmup) for start, end in phases] or [1]
         thinning = max(1, min(-(-sum(lengths) // max_draws), max(lengths)))
     return Plan(num_steps, num_warmup, thinning, tuple(phases), tuple(sorted(stops)))
 
 
-def _starts(rng_key: PRNGKey, target: Posterior, num_chains: int) -> Position:
+def starts(rng_key: PRNGKey, target: Posterior, num_chains: int) -> Position:
+    """A start for each chain from the module's own initialiser, leaves ``(chain, …)``."""
     init = target.program("starts", lambda: jax.jit(jax.vmap(target.init)))
     return init(jax.random.split(rng_key, num_chains))
 

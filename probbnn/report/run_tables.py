@@ -17,6 +17,7 @@ __all__ = [
     "detection_table",
     "facts_table",
     "metrics_table",
+    "seed_table",
     "settings_table",
     "short_detection_table",
     "short_metrics_table",
@@ -171,6 +172,23 @@ def short_metrics_table(run: Run) -> Table:
         )
     header = ["method", "predictive", "T", "networks", "error % (95 %)", "NLL", "ECE", "seconds"]
     return Table("In distribution: test set", header, rows, num_labels=2)
+
+
+def seed_table(run: Run) -> Table:
+    """How much of a predicted probability depends on the seed, of methods without convergence."""
+    rows = []
+    for entry in run.finished:
+        convergence, verdict = entry.metrics.convergence, entry.metrics.verdict
+        found = convergence.diagnostics.get("disagreement") if convergence else None
+        if verdict is None or verdict.label == "converged" or found is None:
+            continue
+        between, differ = (found.numbers.get(name) for name in ("between", "top_class"))
+        if isinstance(between, Mapping) and isinstance(differ, float):
+            bounds = {name: np.nan if x is None else x for name, x in between.items()}
+            moves = interval(Interval(**bounds), ".3f")
+            rows.append([entry.label, verdict.label, moves, percent(differ)])
+    header = ["method", "verdict", "between two chains (95 %)", "first choices differ"]
+    return Table("Predicted probabilities depend on the seed: total variation", header, rows)
 
 
 _SCORES = ("max probability", "entropy", "mutual information")

@@ -126,8 +126,7 @@ class Method:
     - ``summary``: one line for a person;
     - ``point_estimate``: whether only the last step counts (an optimiser), rather than all draws;
     - ``full_data``: whether it looks at all the data at each step, and takes no batch size;
-    - ``default_chains``, ``default_steps``: of a chain unless told otherwise, warm-up included;
-    - ``max_draws``: draws per chain that are kept unless told otherwise.
+    - ``default_chains``, ``default_steps``: of a chain unless told otherwise, warm-up included.
     """
 
     name: ClassVar[str]
@@ -138,7 +137,6 @@ class Method:
     full_data: ClassVar[bool] = False
     default_chains: ClassVar[int] = 4
     default_steps: ClassVar[int] = 5_000
-    max_draws: ClassVar[int] = 100
 
     def __init_subclass__(cls, *, name: str, **rest: Any) -> None:
         super().__init_subclass__(**rest)
@@ -182,6 +180,12 @@ class Method:
         if found.get("step_size", 0) is None:
             found["step_size"] = self.default_step_size(data_size)
         return found
+
+    def written(self) -> dict[str, Any] | None:
+        """The settings as JSON has them, ``None`` if one is more than a number or a word."""
+        found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain = all(x is None or isinstance(x, bool | int | float | str) for x in found.values())
+        return found if plain else None
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that samples ``target``.

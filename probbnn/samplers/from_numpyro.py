@@ -51,7 +51,6 @@ class NumPyroNUTS(Method, name="numpyro_nuts"):
 
     full_data = True
     default_steps = 1_000
-    max_draws = 500
 
     target_acceptance_rate: float = 0.8
     max_tree_depth: int = 10
@@ -139,7 +138,6 @@ class HMCECS(Method, name="hmcecs"):
     """
 
     default_steps = 1_000
-    max_draws = 500
 
     num_blocks: int = 10
     map_steps: int = 3_000

@@ -116,7 +116,6 @@ class MCLMC(Method, name="mclmc"):
 
     full_data = True
     default_steps = 10_000
-    max_draws = 500
 
     desired_energy_var: float = 5e-4
 

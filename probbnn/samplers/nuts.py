@@ -92,7 +92,6 @@ class NUTS(Method, name="nuts"):
 
     full_data = True
     default_steps = 1_000
-    max_draws = 500
 
     target_acceptance_rate: float = 0.8
     max_tree_depth: int = 10

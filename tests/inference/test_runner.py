@@ -311,13 +311,13 @@ def test_threads_give_what_a_batch_of_chains_gives(shared):
 
 def test_a_long_trace_is_thinned_as_it_is_recorded():
     every, _ = run(WALK, START, num_steps=1_000, num_warmup=999)
-    third, _ = run(WALK, START, num_steps=2_500, num_warmup=999, thinning=100)
+    fourth, _ = run(WALK, START, num_steps=2_500, num_warmup=999, thinning=100)
     assert_array_equal(every.trace_steps, np.arange(1, 1_001))
-    assert_array_equal(third.trace_steps, np.arange(1, 2_501, 3))
-    same = third.trace_steps <= 1_000
+    assert_array_equal(fourth.trace_steps, np.arange(1, 2_501, 4))
+    same = fourth.trace_steps <= 1_000
     assert_array_equal(
-        third.trace["logdensity"][:, same],
-        every.trace["logdensity"][:, third.trace_steps[same] - 1],
+        fourth.trace["logdensity"][:, same],
+        every.trace["logdensity"][:, fourth.trace_steps[same] - 1],
     )
 
 

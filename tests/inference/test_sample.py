@@ -88,7 +88,7 @@ def test_a_ready_made_kernel_brings_its_temperature_and_its_cycles(target):
 
 
 def test_short_cycles_are_not_thinned_away(target):
-    draws = sample(target, step_size=pb.Cyclical(1e-4, 4, 0.5), num_steps=1_000)
+    draws = sample(target, step_size=pb.Cyclical(1e-4, 4, 0.5), num_steps=5_000)
     assert_array_equal(np.diff(draws.draw_steps), 4)
 
 
@@ -197,7 +197,7 @@ def test_progress_bar_names_the_method_and_counts_steps(target, monkeypatch):
             self.count += count
 
     bars = []
-    monkeypatch.setattr("probbnn.inference.sample.tqdm", Bar)
+    monkeypatch.setattr("probbnn.inference.loop.tqdm", Bar)
     sample(target, progress=True)
     ((bar, total, description, disable),) = bars
     assert (bar.count, total, description, disable) == (6, 6, "sgld", None)
