@@ -18,6 +18,7 @@ import optax
 
 from probbnn.data.sources import num_examples
 from probbnn.errors import InputError
+from probbnn.tree import check_structure
 from probbnn.types import Batch, DataSource, Position, PRNGKey
 
 __all__ = ["Posterior"]
@@ -181,6 +182,10 @@ class Posterior(abc.ABC):
         centered._control = _ControlVariate(jax.tree.map(jnp.asarray, center), value, grad)
         return centered
 
+    def as_position(self, values: Any) -> Position:
+        """A position of what somebody may have for one; leading axes stay."""
+        return values
+
     def program(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """What ``build`` made when it was first asked for under this key, such as a compiled step.
 
@@ -200,12 +205,7 @@ class Posterior(abc.ABC):
     def check_position(self, position: Position) -> None:
         """Raise `InputError` unless ``position`` has the structure and shapes of `init`'s."""
         expected = jax.eval_shape(self.init, jax.random.key(0))
-        structures = str(jax.tree.structure(position)), str(jax.tree.structure(expected))
-        if structures[0] != structures[1]:
-            raise InputError(
-                f"the position has the structure {structures[0]}; those of this log density have "
-                f"{structures[1]}"
-            )
+        check_structure(position, expected)
         for (path, leaf), wanted in zip(
             jax.tree.leaves_with_path(position), jax.tree.leaves(expected), strict=True
         ):

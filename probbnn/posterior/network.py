@@ -89,7 +89,7 @@ def as_parameters(values: Any) -> Any:
     """Parameters or variables as plain nested containers of arrays.
 
     Args:
-        values: a pytree, a Flax `FrozenDict`, the state of an NNX module, or the path of an Orbax
+        values: a pytree, a Flax `FrozenDict`, an NNX module or its state, or the path of an Orbax
             checkpoint of one of them.
 
     Raises:
@@ -97,6 +97,8 @@ def as_parameters(values: Any) -> Any:
     """
     if isinstance(values, str | os.PathLike):
         return _from_orbax(Path(values))
+    if isinstance(values, nnx.Module):
+        values = nnx.state(values, nnx.Param)
     if isinstance(values, nnx.State):
         return nnx.to_pure_dict(values)
     return unfreeze(values) if isinstance(values, FrozenDict | dict) else values
@@ -193,6 +195,8 @@ def _linen_functions(
     try:
         jax.eval_shape(apply, jax.eval_shape(init, jax.random.key(0)), example)
     except flax.errors.InvalidRngError as error:
+        if '"params"' in str(error):  # it would initialise state that it was not given
+            _refuse_state(unknown)
         raise InputError(
             f"the module draws random numbers when it is applied ({first_line(error)}); give its "
             "__call__ an argument deterministic or train, which is set for evaluation, or make "

@@ -13,7 +13,7 @@ from numpyro import distributions as dist
 from probbnn.data.sources import num_examples
 from probbnn.errors import InputError
 from probbnn.posterior.flax import LogDensity
-from probbnn.tree import leaf_names
+from probbnn.tree import check_structure, leaf_names
 from probbnn.types import Batch, Position
 
 __all__ = ["NumPyroModel", "to_numpyro"]
@@ -112,15 +112,7 @@ class NumPyroModel:
         Raises:
             InputError: if ``position`` has not the structure of the target's positions.
         """
-        structures = (
-            str(jax.tree.structure(position)),
-            str(jax.tree.structure(self.target.shapes)),
-        )
-        if structures[0] != structures[1]:
-            raise InputError(
-                f"the position has the structure {structures[0]}; the network's parameters have "
-                f"{structures[1]}"
-            )
+        check_structure(position, self.target.shapes)
         return dict(zip(self._names, jax.tree.leaves(position), strict=True))
 
     def position(self, params: Mapping[str, Any]) -> Position:

@@ -134,7 +134,7 @@ def test_a_missing_site_is_named(gaussian):
 
 
 def test_a_position_of_another_network_is_refused(gaussian):
-    with pytest.raises(pb.InputError, match="the position has the structure"):
+    with pytest.raises(pb.InputError, match="the position has no Dense_1.bias"):
         pb.to_numpyro(gaussian).params({"Dense_0": from_prior(gaussian)["Dense_0"]})
 
 
