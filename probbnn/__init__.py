@@ -49,13 +49,14 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "datatree": "to_datatree",
     "data": "DATASETS Dataset load load_regression out_of_distribution patches shift",
-    "diagnostics": "Convergence TemperatureMeters Verdict diagnose judge measure_temperature",
+    "diagnostics": "Convergence TemperatureMeters Verdict diagnose judge measure_temperature "
+    "to_arviz",
     "errors": "InputError",
     "experiments.compare": "compare",
     "experiments.equality": "MismatchError",
     "experiments.experiment": "Experiment MethodRun",
     "experiments.run": "run",
-    "inference.draws": "Draws",
+    "inference.draws": "Draws concatenate",
     "inference.runner": "DivergenceError",
     "inference.resume": "resume",
     "inference.sample": "sample",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from probbnn.data.sources import arrays_of
+from probbnn.data.sources import arrays_of, num_examples
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
@@ -85,7 +85,7 @@ def to_datatree(
         groups |= {"log_likelihood": of_draws | likelihoods, "observed_data": observed}
     if probes or held_out is not None:
         network = _network(target)
-        names = getattr(held_out, "classes", ())
+        names = getattr(held_out, "classes", ()) or getattr(network.likelihood, "classes", ())
         if probes:
             outputs, inputs = _at_probes(network, draws, probes, names)
             groups |= {"posterior_predictive": of_draws | outputs, "constant_data": inputs}
@@ -181,7 +181,7 @@ def _training(target: Posterior, draws: Draws) -> tuple[_Variables, _Variables]:
     examples = {"example": ("example", index)}
     return (
         examples | {"targets": ((*_DRAWS, "example"), loglikelihoods(target, draws, some))},
-        examples | {"targets": (_dims("example", some.targets), np.asarray(some.targets))},
+        examples | _constants("targets", some.targets, "example"),
     )
 
 
@@ -199,13 +199,19 @@ def _at_probes(
     target: LogDensity, draws: Draws, probes: Mapping[str, Any], classes: Sequence[str]
 ) -> tuple[_Variables, _Variables]:
     """What each draw says at the probes, and the probes themselves."""
+    for name in probes:
+        if not isinstance(name, str) or not name.isprintable():
+            raise InputError(
+                f"a set of probes is called {name!r}; names must be strings of printable "
+                "characters, which files can hold"
+            )
     sets = {name: target.check_inputs(inputs) for name, inputs in probes.items()}
-    names = [f"{name}[{i}]" for name, inputs in sets.items() for i in range(len(inputs))]
-    inputs = np.concatenate(list(sets.values()))
+    names = [f"{name}[{i}]" for name, inputs in sets.items() for i in range(num_examples(inputs))]
+    inputs = jax.tree.map(lambda *leaves: np.concatenate(leaves), *sets.values())
     probe = {"probe": ("probe", names)}
     return (
         probe | _outputs(target, draws, inputs, "probe", classes),
-        probe | {"inputs": (_dims("probe", inputs), inputs)},
+        probe | _constants("inputs", inputs, "probe"),
     )
 
 
@@ -214,29 +220,29 @@ def _at_held_out(
 ) -> tuple[_Variables, _Variables]:
     """What each draw says at some held-out examples, and the examples themselves."""
     inputs, targets = arrays_of(held_out)
-    index = random_subset(len(inputs), _NUM_EXAMPLES)
-    inputs, targets = target.check_inputs(inputs[index]), targets[index]
-    target.likelihood.check(target.output_shape, targets)
+    index = random_subset(num_examples(inputs), _NUM_EXAMPLES)
+    inputs, targets = jax.tree.map(lambda leaf: leaf[index], (inputs, targets))
+    inputs = target.check_inputs(inputs)
+    targets = target.check_targets(targets, inputs)
     examples = {"example": ("example", index)}
+    everything = Batch(*jax.tree.map(jnp.asarray, (inputs, targets)))
     return (
         examples
         | _outputs(target, draws, inputs, "example", classes)
         | {
             "log_likelihood": (
                 (*_DRAWS, "example"),
-                loglikelihoods(target, draws, Batch(jnp.asarray(inputs), jnp.asarray(targets))),
+                loglikelihoods(target, draws, everything),
             )
         },
         examples
-        | {
-            "inputs": (_dims("example", inputs), inputs),
-            "targets": (_dims("example", targets), targets),
-        },
+        | _constants("inputs", inputs, "example")
+        | _constants("targets", targets, "example"),
     )
 
 
 def _outputs(
-    target: LogDensity, draws: Draws, inputs: np.ndarray, dim: str, classes: Sequence[str]
+    target: LogDensity, draws: Draws, inputs: Any, dim: str, classes: Sequence[str]
 ) -> _Variables:
     kind = target.likelihood.quantity
     outputs = values_per_draw(target, draws, inputs)
@@ -246,8 +252,22 @@ def _outputs(
     return {axis: (axis, np.array(labels)), kind: ((*_DRAWS, dim, axis), outputs)}
 
 
-def _dims(first: str, array: Any) -> tuple[str, ...]:
+def _constants(what: str, arrays: Any, dim: str) -> _Variables:
+    """Inputs or targets of examples, each array of a pytree as a variable."""
+    leaves = jax.tree.leaves(arrays)
+    if jax.tree_util.all_leaves([arrays]):
+        return {what: (_dims(dim, what, arrays), np.asarray(arrays))}
+    names = [f"{what}.{name}" for name in leaf_names(arrays)]
+    return {
+        name: (_dims(dim, name, leaf), np.asarray(leaf))
+        for name, leaf in zip(names, leaves, strict=True)
+    }
+
+
+def _dims(first: str, what: str, array: Any) -> tuple[str, ...]:
     """Names for the axes of an array of examples."""
     if array.ndim == 4:
         return (first, "height", "width", "channel")
-    return (first, *(f"axis_{i}" for i in range(1, array.ndim)))
+    # Of several arrays in a group only the inputs have plain names.
+    axis = "axis" if what == "inputs" else what
+    return (first, *(f"{axis}_{i}" for i in range(1, array.ndim)))

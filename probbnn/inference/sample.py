@@ -122,7 +122,7 @@ def sample(
         checkpoint_seconds: time from one checkpoint to the next; one is also written at the end
             of warm-up, at the end, and when SIGINT or SIGTERM stop the run.
         observer: what describes the chains on their way, beside the progress.
-        progress: show a progress bar where stderr is a terminal.
+        progress: show a progress bar where stderr is a terminal or a notebook.
         **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
             `Cyclical` step size, draws are kept in its sampling phases alone.
 

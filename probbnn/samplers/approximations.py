@@ -36,6 +36,9 @@ from probbnn.types import Batch, Position, PRNGKey, PyTree, StepSize
 
 __all__ = ["SVI", "DiagonalLaplace", "FitInfo", "FitState", "Laplace", "LowRankSVI"]
 
+# Where the default learning rate starts. A fit by a constant one is short of the width after some
+# thousand steps, if it is small, and goes on moving if it is large.
+_PEAK_STEP_SIZE = 1e-2
 # A dense precision matrix of more rows than this is no longer a small target's.
 _MAX_DENSE = 5_000
 
@@ -74,7 +77,8 @@ class SVI(Method, name="svi"):
     Attributes:
         guide: ``"normal"``, independent coordinates (mean field), or ``"low_rank"``, diagonal
             plus rank √d.
-        step_size: learning rate of Adam, or a schedule.
+        step_size: learning rate of Adam, or a schedule; ``None``: falling from 0.01 to 0 over the
+            steps of the fit, by a cosine.
         init_scale: standard deviation of every coordinate at the start.
         num_draws: draws from each fit.
 
@@ -88,7 +92,7 @@ class SVI(Method, name="svi"):
     }
 
     guide: str = "normal"
-    step_size: StepSize = 1e-3
+    step_size: StepSize | None = None
     init_scale: float = 0.01
     num_draws: int = 500
 
@@ -102,6 +106,10 @@ class SVI(Method, name="svi"):
         """Draws from a fit after all steps."""
         return self.num_draws
 
+    def default_step_size(self, data_size: int) -> float:
+        """Where the step size starts if it is ``None``."""
+        return _PEAK_STEP_SIZE
+
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that fits ``target`` and draws from the fit.
 
@@ -110,7 +118,7 @@ class SVI(Method, name="svi"):
         """
         network = network_of(target, self.name)
         model = to_numpyro(network)
-        optimiser = optax.adam(as_schedule(self.step_size))
+        optimiser = _adam(self.step_size, num_warmup)
         one_example = network.data.gather(slice(1))
 
         def engine(position: Position) -> tuple[NumPyroSVI, AutoGuide]:
@@ -172,7 +180,8 @@ class Laplace(Method, name="laplace"):
             Hessian's diagonal.
         layer: dotted path of the layer to take for the last, or of several, as a pattern (see
             `probbnn.tree.matching`); ``None``: found from the computation.
-        step_size: learning rate of Adam towards the MAP estimate, or a schedule.
+        step_size: learning rate of Adam towards the MAP estimate, or a schedule; ``None``: falling
+            from 0.01 to 0 over the steps of the fit, by a cosine.
         num_draws: draws around each estimate. Where the Hessian has no inverse that is a
             covariance they are not finite, and the chain counts as diverged.
 
@@ -182,7 +191,7 @@ class Laplace(Method, name="laplace"):
 
     covariance: str = "last_layer"
     layer: str | None = None
-    step_size: StepSize = 1e-3
+    step_size: StepSize | None = None
     num_draws: int = 500
 
     def __post_init__(self) -> None:
@@ -199,6 +208,10 @@ class Laplace(Method, name="laplace"):
     def num_fitted_draws(self) -> int:
         """Draws from a fit after all steps."""
         return self.num_draws
+
+    def default_step_size(self, data_size: int) -> float:
+        """Where the step size starts if it is ``None``."""
+        return _PEAK_STEP_SIZE
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that climbs to a mode of ``target`` and draws around it.
@@ -221,7 +234,7 @@ class Laplace(Method, name="laplace"):
             )
         climb = optimizer(
             network.value_and_grad_estimator,
-            optax.adam(as_schedule(self.step_size)),
+            _adam(self.step_size, num_warmup),
             network.data_size,
         )
         # A product with the Hessian costs about two gradients over all the data.
@@ -270,6 +283,12 @@ class DiagonalLaplace(Laplace, name="laplace_diagonal"):
     """The same settings, for the Hessian's diagonal."""
 
     covariance: str = "diagonal"
+
+
+def _adam(step_size: StepSize | None, num_steps: int) -> optax.GradientTransformation:
+    if step_size is None:
+        return optax.adam(optax.cosine_decay_schedule(_PEAK_STEP_SIZE, num_steps))
+    return optax.adam(as_schedule(step_size))
 
 
 def _fit_kernel(

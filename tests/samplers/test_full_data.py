@@ -16,7 +16,6 @@ import stationary
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
-from probbnn.samplers.approximations import _last_layer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -65,10 +64,11 @@ MCMC = {
     },
 }
 FITS = {
-    "svi": decaying(3_000),
-    "svi_low_rank": decaying(3_000),
-    "laplace": decaying(1_000),
-    "laplace_diagonal": decaying(1_000),
+    # Step sizes are the defaults: with them the width must come out right, not only the middle.
+    "svi": {"num_steps": 3_000},
+    "svi_low_rank": {"num_steps": 3_000},
+    "laplace": {"num_steps": 1_000},
+    "laplace_diagonal": {"num_steps": 1_000},
 }
 NUTS = ("nuts", "numpyro_nuts")
 # Method: its distribution, the tolerance, and how much of a bias it is granted beside it.
@@ -172,23 +172,6 @@ def test_laplace_in_the_last_layer_is_exact_around_features_that_stay(values):
         root = np.linalg.inv(np.linalg.cholesky(covariance))
         assert_allclose(root @ np.cov(theta.T) @ root.T, np.eye(4), atol=4.5 * (2 / 20_000) ** 0.5)
     assert not np.allclose(*draws.positions["Dense_0"]["kernel"][:, 0])  # two modes
-
-
-def test_the_last_layer_is_the_last_by_number_not_by_alphabet(classes):
-    target = pb.LogDensity(pb.MLP(hidden=(2,) * 10, num_outputs=4), classes)
-    assert sorted(target.shapes)[-1] == "Dense_9"
-    assert _last_layer(target, pb.to_numpyro(target)) == {"Dense_10.bias", "Dense_10.kernel"}
-
-
-def test_a_scale_behind_the_last_matrix_is_no_layer(classes):
-    target = pb.LogDensity(
-        (
-            lambda key, x: {"dense": {"w": jnp.ones((3, 4))}, "scale": jnp.ones(4)},
-            lambda theta, x: x @ theta["dense"]["w"] * theta["scale"],
-        ),
-        classes,
-    )
-    assert _last_layer(target, pb.to_numpyro(target)) == {"dense.w"}
 
 
 def test_a_saddle_has_no_laplace_approximation():
