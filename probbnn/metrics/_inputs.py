@@ -1,6 +1,6 @@
 """What the metrics share: checks of the input, confidence and correctness, ties."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -73,12 +73,7 @@ def check_probs(probs: npt.ArrayLike | HasProbs) -> np.ndarray:
         InputError: If the shape is not (n, K) with n >= 1 and K >= 2, or a row is not a
             probability vector (finite, in [0, 1], sum within 1e-3 of 1).
     """
-    if hasattr(probs, "images") and hasattr(probs, "labels"):
-        raise InputError(
-            "probs is a data set; expected what a predictive says of it: give predict(…) first and "
-            "the labels second."
-        )
-    probs = np.asarray(getattr(probs, "probs", probs), dtype=np.float64)
+    probs = np.asarray(probs_of(probs), dtype=np.float64)
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise InputError(
             f"probs has shape {probs.shape}; expected (rows, classes) with at least two classes: "
@@ -92,6 +87,20 @@ def check_probs(probs: npt.ArrayLike | HasProbs) -> np.ndarray:
     normalised = np.abs(probs.sum(axis=1) - 1) <= _ROW_SUM_TOLERANCE
     _check_rows(normalised, "probabilities that sum to 1", "apply softmax to logits first", probs)
     return probs.clip(0, 1)
+
+
+def probs_of(predictive: Any) -> Any:
+    """The class probabilities of a predictive, or what was given in its place.
+
+    Raises:
+        InputError: If it is a data set.
+    """
+    if hasattr(predictive, "targets"):
+        raise InputError(
+            f"probs is a {type(predictive).__name__}; expected what predict(…) says of it: give "
+            "that first and the labels second."
+        )
+    return getattr(predictive, "probs", predictive)
 
 
 def _check_rows(valid: np.ndarray, expected: str, advice: str, probs: np.ndarray) -> None:

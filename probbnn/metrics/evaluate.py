@@ -1,6 +1,6 @@
 """All metrics of a predictive at once, each with its bootstrap interval."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
 
@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from probbnn.errors import InputError
-from probbnn.metrics._inputs import HasProbs, check_labels, check_probs, top_label
+from probbnn.metrics._inputs import HasProbs, check_labels, check_probs, probs_of, top_label
 from probbnn.metrics._resamples import RankedRows
 from probbnn.metrics._tables import BRACKETS, table
-from probbnn.metrics.bootstrap import Interval, bootstrap_counts, means
+from probbnn.metrics.bootstrap import Interval, bootstrap_rows, means
 from probbnn.metrics.calibration import brier_rows, nll_rows
 from probbnn.metrics.selective import TENTHS, AccuracyVsConfidence, accuracy_vs_confidence_of
 
@@ -137,7 +137,8 @@ def evaluate(probs: Any, labels: Any, *, num_resamples: int = 500, seed: int = 0
     All intervals come from the same resamples of rows: see `bootstrap` for what they mean. The
     interval of an accuracy above a threshold leaves out the resamples in which nothing passes, and
     has no width where all of its predictions are right, or all wrong. Where there is a label for
-    each pixel or token, whole examples are resampled.
+    each pixel or token, whole examples are resampled. Of more than 100,000 rows a random part is,
+    and the intervals are scaled to what all of them leave open.
 
     Args:
         probs: Class probabilities, (n, K) or (n, ..., K), or an object with such an array as
@@ -167,7 +168,7 @@ def evaluate(probs: Any, labels: Any, *, num_resamples: int = 500, seed: int = 0
     if hasattr(probs, "evaluate"):
         return probs.evaluate(labels, num_resamples=num_resamples, seed=seed)
     classes = tuple(getattr(probs, "classes", ()))
-    probs = np.asarray(getattr(probs, "probs", probs))
+    probs = np.asarray(probs_of(probs))
     labels = _encoded(np.asarray(labels), classes)
     num_examples, rows_each = len(probs) if probs.ndim else 0, 1
     if probs.ndim > 2:
@@ -182,41 +183,44 @@ def evaluate(probs: Any, labels: Any, *, num_resamples: int = 500, seed: int = 0
     labels = check_labels(labels, probs)
     confidence, correct = top_label(probs, labels)
     num_labelled = int(np.count_nonzero(labels >= 0))
-    by_confidence = np.argsort(-confidence, kind="stable")
-    rows = RankedRows(
-        confidence[by_confidence], correct[by_confidence], np.array(TENTHS), num_bins=15
-    )
+    present = np.unique(labels[labels >= 0])
     names, scores = _ANY_LABELS, None
     if num_labelled == len(labels):
         names += _ALL_LABELLED
         scores = np.stack([nll_rows(probs, labels), brier_rows(probs, labels)])
-        scores = scores.take(by_confidence, axis=1)
-    recall = _Recall(labels[by_confidence], correct[by_confidence])
 
-    def metrics(counts: np.ndarray) -> np.ndarray:
-        resamples = rows.resamples(counts)
-        accuracy = rows.accuracy(resamples)
-        columns = [*rows.at_thresholds(resamples), accuracy, 1 - accuracy, *rows.areas(resamples)]
-        if scores is not None:
-            columns += [means(counts, scores), *rows.calibration_errors(resamples)]
-        return np.column_stack([*columns, recall(counts)])
+    def metrics_of(examples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """The metrics of resamples of these examples."""
+        some = (examples[:, None] * rows_each + np.arange(rows_each)).ravel()
+        order = np.argsort(-confidence[some], kind="stable")
+        example, some = order // rows_each, some[order]
+        rows = RankedRows(confidence[some], correct[some], np.array(TENTHS), num_bins=15)
+        of_rows = None if scores is None else scores.take(some, axis=1)
+        recall = _Recall(labels[some], correct[some], present)
 
-    def of_examples(counts: np.ndarray) -> np.ndarray:
-        if rows_each == 1:
-            return metrics(counts)
-        # A resample at a time: there are as many rows as pixels.
-        example = by_confidence // rows_each
-        return np.concatenate([metrics(one[None, example]) for one in counts])
+        def metrics(counts: np.ndarray) -> np.ndarray:
+            if rows_each > 1:  # rows of their own are exchangeable: any order will do
+                counts = counts.take(example, axis=1)
+            resamples = rows.resamples(counts)
+            accuracy = rows.accuracy(resamples)
+            columns = [*rows.at_thresholds(resamples), accuracy, 1 - accuracy]
+            columns += rows.areas(resamples)
+            if of_rows is not None:
+                columns += [means(counts, of_rows), *rows.calibration_errors(resamples)]
+            return np.column_stack([*columns, recall(counts)])
 
-    intervals = bootstrap_counts(of_examples, num_examples, num_resamples=num_resamples, seed=seed)
+        return metrics
+
+    intervals = bootstrap_rows(
+        metrics_of, num_examples, rows_each, num_resamples=num_resamples, seed=seed
+    )
     _, low, high = np.array(intervals[: len(TENTHS)]).T
     _, coverage_low, coverage_high = np.array(intervals[len(TENTHS) : 2 * len(TENTHS)]).T
     others = intervals[2 * len(TENTHS) :]
     found = dict(zip(names, others[: len(names)], strict=True))
     by_class = {
         classes[number] if classes else str(number): interval
-        for number, interval in zip(recall.classes, others[len(names) :], strict=True)
-        if number >= 0
+        for number, interval in zip(present.tolist(), others[len(names) + 1 :], strict=True)
     }
     balanced = others[len(names)] if len(by_class) == probs.shape[1] else None
     thresholds = accuracy_vs_confidence_of(confidence, correct, np.array(TENTHS))
@@ -245,33 +249,26 @@ _ALL_LABELLED = ("nll", "brier", "ece", "ece_equal_mass")
 
 
 class _Recall:
-    """Share of the rows of each class that are right, in resamples of them.
+    """Share of the rows of each of some classes that are right, in resamples of them."""
 
-    Attributes:
-        classes: -1, for the mean over all classes, and the classes that have rows.
-    """
-
-    def __init__(self, labels: np.ndarray, correct: np.ndarray) -> None:
-        self._order = np.argsort(labels, kind="stable")
-        in_order = labels[self._order]
-        self._order = self._order[in_order >= 0]
-        in_order = in_order[in_order >= 0]
-        found, self._starts = np.unique(in_order, return_index=True)
-        self._correct = correct[self._order]
-        self.classes = [-1, *found.tolist()]
+    def __init__(self, labels: np.ndarray, correct: np.ndarray, classes: np.ndarray) -> None:
+        self._rows = [np.flatnonzero(labels == number) for number in classes]
+        self._right = [rows[correct[rows]] for rows in self._rows]
 
     def __call__(self, counts: np.ndarray) -> np.ndarray:
-        """The mean, and the recall of each class, of resamples (block, n): (block, 1 + classes)."""
-        if len(self.classes) == 1:
-            return np.full((len(counts), 1), np.nan)
-        counts = counts.take(self._order, axis=1)
-        drawn = np.add.reduceat(counts, self._starts, axis=1)
-        right = np.add.reduceat(counts * self._correct, self._starts, axis=1)
+        """Their mean, and that of each class, of resamples (block, n): (block, 1 + classes)."""
+        shape = (len(self._rows), len(counts))
+        drawn, right = (
+            np.reshape([counts.take(rows, axis=1).sum(axis=1) for rows in which], shape).T
+            for which in (self._rows, self._right)
+        )
         recall = np.full(drawn.shape, np.nan)
         np.divide(right, drawn, out=recall, where=drawn > 0)
         # A class that a resample misses is left out of its mean.
         known = drawn > 0
-        mean = np.where(known, recall, 0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+        mean = np.full(len(counts), np.nan)
+        total = np.where(known, recall, 0).sum(axis=1)
+        np.divide(total, known.sum(axis=1), out=mean, where=known.any(axis=1))
         return np.column_stack([mean, recall])
 
 

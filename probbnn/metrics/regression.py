@@ -4,8 +4,9 @@ A predictive is taken for a Gaussian with its mean and standard deviation, which
 draws need not be; only an NLL from `probbnn.log_predictive` is that of the mixture itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.special import ndtr, ndtri
 
 from probbnn.errors import InputError
 from probbnn.metrics._tables import Intervals
-from probbnn.metrics.bootstrap import Interval, bootstrap_counts, bootstrap_means, means
+from probbnn.metrics.bootstrap import Interval, bootstrap_means, bootstrap_rows, means
 
 __all__ = [
     "HasMoments",
@@ -156,12 +157,17 @@ def _intervals(
     names, values = list(columns), np.stack(list(columns.values()))
     is_root = np.array([name.startswith("rmse") for name in names])
 
-    def metrics(counts: np.ndarray) -> np.ndarray:
-        found = means(counts, values)
-        found[:, is_root] = np.sqrt(found[:, is_root])
-        return found
+    def metrics_of(examples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        some = values.take(examples, axis=1)
 
-    intervals = bootstrap_counts(metrics, values.shape[1], num_resamples=num_resamples, seed=seed)
+        def metrics(counts: np.ndarray) -> np.ndarray:
+            found = means(counts, some)
+            found[:, is_root] = np.sqrt(found[:, is_root])
+            return found
+
+        return metrics
+
+    intervals = bootstrap_rows(metrics_of, values.shape[1], num_resamples=num_resamples, seed=seed)
     found = dict(zip(names, intervals, strict=True))
     by_output = {name: found.pop(name) for name in names if name.endswith("]")}
     return found, by_output
@@ -289,8 +295,11 @@ def evaluate_replicates(
         of_rows["nll"] = -_check_log_predictive(log_predictive, len(values))
     found, by_output = _intervals(rows, of_rows, num_resamples, seed)
     nll = found.pop("nll", None)
-    (pit_error,) = bootstrap_counts(
-        lambda counts: _pit_error(counts, rank), len(rank), num_resamples=num_resamples, seed=seed
+    (pit_error,) = bootstrap_rows(
+        lambda examples: partial(_pit_error, rank=rank[examples]),
+        len(rank),
+        num_resamples=num_resamples,
+        seed=seed,
     )
     return SampleEvaluation(nll=nll, **found, pit_error=pit_error, by_output=by_output)
 
