@@ -55,7 +55,6 @@ def _is_old(az: Any) -> bool:
     return bool(az.__version__.startswith("0."))
 
 
-
 class LOO(NamedTuple):
     """PSIS-LOO.
 

@@ -6,7 +6,7 @@ one fit from its own start, so that chains that disagree have found different mo
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp

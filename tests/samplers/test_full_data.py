@@ -398,7 +398,32 @@ def test_a_network_without_a_matrix_has_no_last_layer(linear_regression):
 def test_a_chain_that_is_not_finite_is_named(name):
     starts = np.zeros((3, 2, 1), np.float32)
     starts[1] = np.nan
-    with pytest.raises(pb.DivergenceError, match=r"1 of 3 chains .*\(chain 1 at") as caught:
+    with pytest.raises(pb.InputError, match="chain 1 starts where parameters is not") as caught:
         short(TARGET, name, num_chains=3, initial_positions=starts)
-    assert (caught.value.steps >= 0).tolist() == [False, True, False]
-    assert caught.value.draws.num_draws == 0
+    error = caught.value.__cause__
+    assert isinstance(error, pb.DivergenceError)
+    assert (error.steps >= 0).tolist() == [False, True, False]
+    assert error.draws.num_draws == 0
+
+
+class Truncated(pb.Gaussian):
+    """Impossible where a target is above 1."""
+
+    def log_prob(self, outputs, targets):
+        return jnp.where(targets > 1, -jnp.inf, super().log_prob(outputs, targets))
+
+
+# A method of each kind: BlackJAX's NUTS rejects each step, NumPyro's looks for a start, and a fit
+# has a loss of no number.
+@pytest.mark.parametrize("name", ["nuts", "numpyro_nuts", "mclmc", "svi", "laplace", "sgld"])
+def test_a_start_without_a_density_is_said_to_be_one_and_names_the_row(name):
+    target = pb.LogDensity(
+        (lambda key, inputs: jnp.zeros((2, 1)), lambda theta, inputs: inputs @ theta),
+        (X, Y),
+        likelihood=Truncated(NOISE),
+    )
+    first, others = np.flatnonzero(Y > 1)[0], np.count_nonzero(Y > 1) - 1
+    message = f"chain 0 starts where the log likelihood of example {first} is -inf, as .* {others}"
+    with pytest.raises(pb.InputError, match=message) as caught:
+        short(target, name, num_chains=1)
+    assert "step size" not in str(caught.value)
