@@ -168,6 +168,9 @@ def prepare(experiment: Experiment) -> Setup:
         prior=experiment.prior,
         trainable=experiment.trainable,
         variables=experiment.variables,
+        images=experiment.images,
+        standardise=experiment.standardise,
+        weights=experiment.weights,
     )
     for examples in (test, *ood.values()):
         target.check_inputs(examples.inputs)

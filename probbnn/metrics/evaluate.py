@@ -18,7 +18,7 @@ from probbnn.metrics.selective import TENTHS, AccuracyVsConfidence, accuracy_vs_
 __all__ = ["Evaluation", "evaluate"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Metrics of a predictive on labelled data, with 95 % bootstrap intervals.
 
@@ -57,6 +57,11 @@ class Evaluation:
     thresholds: AccuracyVsConfidence
     balanced_accuracy: Interval | None = None
     by_class: Mapping[str, Interval] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        shown = {"accuracy": self.accuracy, "nll": self.nll, "ece": self.ece}
+        parts = [f"{name} {interval}" for name, interval in shown.items() if interval is not None]
+        return f"Evaluation({self.num_rows} rows: {', '.join(parts)})"
 
     def __str__(self) -> str:
         undefined = (

@@ -103,6 +103,16 @@ class LogDensity(Posterior):
         ()
     """
 
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        for name in _DERIVED:
+            if name in vars(cls):
+                raise InputError(
+                    f"{cls.__name__} overrides {name}, which some samplers call and others do not; "
+                    "override logprior_fn or pointwise_loglikelihood_fn, of which every backend's "
+                    "density is made"
+                )
+
     def __init__(
         self,
         module: Any,
@@ -483,6 +493,15 @@ def _warn_of_raw_units(likelihood: Likelihood, inputs: Any, targets: Any, images
                 stacklevel=4,
             )
 
+
+# What follows from `logprior_fn` and `pointwise_loglikelihood_fn`, and for NumPyro from them alone.
+_DERIVED = (
+    "logdensity_fn",
+    "loglikelihood_fn",
+    "logdensity_estimator",
+    "value_and_grad_estimator",
+    "grad_estimator",
+)
 
 # What counts as large for a standardised number.
 _LARGE = 30.0

@@ -39,7 +39,11 @@ def test_draws_come_back_as_they_were_saved(target, sampled, classes, tmp_path):
 def test_any_nest_of_containers_and_types_is_kept(tmp_path):
     positions = {
         "a": [np.ones((2, 3)), (np.zeros((2, 3, 1), jnp.bfloat16) + jnp.bfloat16(0.1),)],
-        0: np.arange(6, dtype=np.int32).reshape(2, 3),
+        "b": {
+            0: np.arange(6, dtype=np.int32).reshape(2, 3),
+            10: np.ones((2, 3)),
+            2: np.ones((2, 3)),
+        },
     }
     pb.Draws(positions, "by hand").save(tmp_path / "draws")
     back = pb.Draws.load(tmp_path / "draws")

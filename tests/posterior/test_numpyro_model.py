@@ -358,3 +358,9 @@ def test_what_is_overridden_is_the_density_of_every_backend(kind, settings):
     value = joint_density(model, model.params(position))
     assert_allclose(value, target.logdensity_fn(position), rtol=1e-5)
     assert abs(value - plain.logdensity_fn(position)) > 1
+
+
+@pytest.mark.parametrize("name", ["logdensity_fn", "loglikelihood_fn", "grad_estimator"])
+def test_a_density_of_which_backends_would_see_different_ones_cannot_be_made(name):
+    with pytest.raises(pb.InputError, match=f"Another overrides {name}, .* override logprior_fn"):
+        type("Another", (pb.LogDensity,), {name: lambda self, position: 0.0})
