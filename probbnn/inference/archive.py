@@ -33,7 +33,8 @@ def write_archive(path: str | os.PathLike[str], tree: PyTree, record: dict[str, 
     try:
         with written_atomically(path) as beside, beside.open("wb") as file:
             arrays: dict[str, Any] = {str(i): _storable(leaf) for i, leaf in enumerate(leaves)}
-            np.savez(file, **{_RECORD: text}, **arrays)
+            arrays[_RECORD] = text
+            np.savez(file, **arrays)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}); choose another path"

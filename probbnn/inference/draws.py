@@ -200,8 +200,8 @@ def concatenate(*draws: Draws, along: Along = "chain") -> Draws:
         for name, value in first.settings.items()
         if all(_all_equal([value, d.settings.get(name)]) for d in draws[1:])
     }
-    passes = [d.passes for d in draws]
-    known = side_by_side and all(p is not None for p in passes)
+    passes = [d.passes for d in draws if d.passes is not None]
+    is_counted = side_by_side and len(passes) == len(draws)
     gains = [d.noise_gain for d in draws]
     has_gains = side_by_side and all(gain is not None for gain in gains)
     return Draws(
@@ -217,7 +217,7 @@ def concatenate(*draws: Draws, along: Along = "chain") -> Draws:
         if side_by_side and _all_equal([d.draw_steps for d in draws])
         else None,
         noise_gain=jax.tree.map(join, *gains) if has_gains else None,
-        passes=np.sum(passes, axis=0) if known else None,
+        passes=np.sum(passes, axis=0) if is_counted else None,
         settings=same_settings,
         seconds=sum(d.seconds for d in draws),
         compile_seconds=sum(d.compile_seconds for d in draws),

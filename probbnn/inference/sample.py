@@ -185,7 +185,7 @@ def sample(
         )
     except DivergenceError as error:
         # Only now: it looks at all the data, and good starts are the rule.
-        check_starts(target, initial_positions, np.flatnonzero(error.steps >= 0))
+        check_starts(target, initial_positions, np.flatnonzero(error.steps >= 0).tolist())
         raise
 
 
