@@ -162,7 +162,7 @@ def evaluate(probs: Any, labels: Any, *, num_resamples: int = 500, seed: int = 0
         >>> print(evaluate(probs, [0] * 5 + [1] * 5))
         10 rows            value [95 % interval]
         accuracy           0.9 [0.7, 1]
-        balanced_accuracy  0.9 [0.7, 1]
+        balanced_accuracy  0.9 [0.6667, 1]
         ...
         confidence >=  predicted     accuracy [95 % interval]
         0              100.0 % (10)  0.9 [0.7, 1]
