@@ -168,8 +168,9 @@ class PathPrior(Prior):
     Examples:
         >>> import jax.numpy as jnp, numpyro.distributions as dist
         >>> prior = PathPrior({"**/bias": 10.0, "**": dist.Laplace(0.0, 1.0)})
-        >>> prior.log_prob({"Dense_0": {"bias": jnp.zeros(1), "kernel": jnp.zeros((2, 1))}}).round(3)
-        Array(-4.608, dtype=float32)
+        >>> network = {"Dense_0": {"bias": jnp.zeros(1), "kernel": jnp.zeros((2, 1))}}
+        >>> round(float(prior.log_prob(network)), 3)
+        -4.608
     """
 
     priors: Mapping[str, Any]
