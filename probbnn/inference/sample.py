@@ -186,7 +186,23 @@ def sample(
     except DivergenceError as error:
         # Only now: it looks at all the data, and good starts are the rule.
         check_starts(target, initial_positions, np.flatnonzero(error.steps >= 0).tolist())
+        error.args = (f"{error}{_advice(target, method, settings)}",)
         raise
+
+
+def _advice(target: Posterior, method: str | Method | KernelLike, settings: dict[str, Any]) -> str:
+    """A step size to try, where the one that failed was the default."""
+    known = _find(method, settings)
+    if known is None or getattr(known, "step_size", 0) is not None:
+        return ""
+    stable = known.stable_step_size(target)
+    if stable is None or not np.isfinite(stable):
+        return ""
+    default = known.default_step_size(target.data_size)
+    return (
+        f"; the default step size, {default:.2g}, knows the number of examples alone, and by the "
+        f"curvature where chains start step_size={stable:.2g} would be stable"
+    )
 
 
 def prepare(

@@ -1,6 +1,7 @@
 """`sample` and the registry of methods, as a user meets them."""
 
 import io
+import re
 from typing import NamedTuple
 
 import jax
@@ -340,6 +341,28 @@ def test_starting_positions_that_do_not_fit_are_refused(target, change, message)
     start = jax.vmap(target.init)(jax.random.split(jax.random.key(9), 2))
     with pytest.raises(pb.InputError, match=message):
         sample(target, num_chains=2, initial_positions=change(start))
+
+
+@pytest.mark.parametrize("name", ["sgld", "blackjax_sghmc"])
+def test_a_default_step_size_that_is_too_large_names_one_that_is_not(name):
+    """A linear regression with noise .1: the default does not know how steep that is."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 3)).astype(np.float32)
+    targets = (inputs @ [1.0, -2.0, 0.5] + 0.1 * rng.normal(size=200)).astype(np.float32)
+    target = pb.LogDensity(
+        pb.MLP(hidden=(), num_outputs=1), (inputs, targets), likelihood=pb.Gaussian(0.1)
+    )
+    settings = {"num_chains": 2, "num_steps": 2_000, "batch_size": 50}
+    with pytest.raises(pb.DivergenceError, match="the default step size, .*, knows") as caught:
+        sample(target, name, **settings)
+    step_size = float(re.search(r"step_size=(\S+) would be stable", str(caught.value))[1])
+    draws = sample(target, name, step_size=step_size, **settings)
+    kernel = draws.positions["Dense_0"]["kernel"][..., 0]
+    np.testing.assert_allclose(kernel.mean(axis=(0, 1)), [1.0, -2.0, 0.5], atol=0.1)
+    # With a step size of one's own there is no more to be said.
+    with pytest.raises(pb.DivergenceError) as caught:
+        sample(target, name, step_size=0.1, **settings)
+    assert "curvature" not in str(caught.value)
 
 
 # Bad input
