@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from probbnn.data.sources import num_examples
@@ -30,8 +31,10 @@ __all__ = [
 
 # Inputs evaluated at once, which bounds the memory of a prediction.
 _BLOCK_INPUTS = 1_000
-# New observations of each input that a predictive without a closed form keeps.
-_NUM_REPLICATES = 1_000
+# New observations of each input that a predictive without a closed form keeps: so many, and fewer
+# of very many inputs, of all of which together it keeps about so many at most.
+_NUM_REPLICATES = 100, 1_000
+_MAX_REPLICATED = 10**8
 
 
 def predict(target: LogDensity, draws: Draws, inputs: Any) -> Any:
@@ -92,47 +95,75 @@ def posterior_predictive(
         (4, 10, 5)
     """
     inputs = _check_inputs(target, inputs)
-    drawn = _observations(rng_key, target, draws.positions, inputs, 1)
-    return drawn.reshape(draws.num_chains, draws.num_draws, *drawn.shape[1:])
-
-
-def _replicates(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray:
-    """Some hundreds of new observations for each input, ``(S, n, …)``."""
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), draws.positions)
-    some = evenly_spaced(num_examples(flat), _NUM_REPLICATES)
-    positions = jax.tree.map(lambda leaf: leaf[None, some], flat)
-    number = -(-_NUM_REPLICATES // len(some))
-    return _observations(jax.random.key(0), target, positions, inputs, number)
-
-
-def _observations(
-    rng_key: PRNGKey, target: LogDensity, positions: Position, inputs: Any, number: int
-) -> np.ndarray:
-    """``number`` observations from each position, leaves ``(chain, draw, …)``: ``(S, n, …)``."""
-    shape = jax.tree.leaves(positions)[0].shape[:2]
-    draw = target.program(("observations", number), lambda: _Observations(target, number))
+    shape = draws.num_chains, draws.num_draws
+    draw = target.program("observation", lambda: _Observation(target))
     parts = []
     for index, block in enumerate(_blocks(inputs)):
         keys = jax.random.split(jax.random.fold_in(rng_key, index), shape)
         # Each draw takes its key along.
-        both = {"position": positions, "key": np.asarray(jax.random.key_data(keys))}
+        both = {"position": draws.positions, "key": np.asarray(jax.random.key_data(keys))}
         recorded = Recorded(draw, shape[0] * shape[1], (block,))
-        drawn = fold(target, recorded, Draws(both, "observations"))[0]
+        parts.append(fold(target, recorded, Draws(both, draws.method))[0])
+    drawn = np.concatenate(parts, axis=1)
+    return drawn.reshape(*shape, *drawn.shape[1:])
+
+
+def _replicates(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray:
+    """Some hundreds of new observations for each input, ``(S, n, …)``.
+
+    The random key of a draw is a function of the draw: the same draws predict the same.
+    """
+    num_values = num_examples(inputs) * target.data.gather(slice(1)).targets.size
+    wanted = int(np.clip(_MAX_REPLICATED // num_values, *_NUM_REPLICATES))
+    some = _evenly_spaced(draws, wanted)
+    size = some.num_draws
+    number = -(-wanted // size)
+    draw = target.program(("replicates", number), lambda: _Replicates(target, number))
+    parts = []
+    for index, block in enumerate(_blocks(inputs)):
+        drawn = fold(target, Recorded(draw, size, (np.uint32(index), block)), some)[0]
         parts.append(drawn.reshape(-1, *drawn.shape[2:]))
     return np.concatenate(parts, axis=1)
 
 
-class _Observations:
+class _Replicates:
     """Observations at some inputs, a function that is the same for each call of a target's."""
 
     def __init__(self, target: LogDensity, number: int) -> None:
         self._target, self._number = target, number
 
+    def __call__(self, index: jax.Array, inputs: Any, position: Position) -> jax.Array:
+        bits = [
+            jnp.sum(jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32))
+            for leaf in jax.tree.leaves(position)
+        ]
+        key = jax.random.fold_in(jax.random.key(0), sum(bits).astype(jnp.uint32))
+        keys = jax.random.split(jax.random.fold_in(key, index), self._number)
+        return jax.vmap(self._target.sample_targets, (0, None, None))(keys, inputs, position)
+
+
+def _evenly_spaced(draws: Draws, number: int) -> Draws:
+    """At most so many of the draws of all chains, as those of one."""
+    chains, rows = np.divmod(
+        evenly_spaced(draws.num_chains * draws.num_draws, number), draws.num_draws
+    )
+
+    def some(leaf: Any) -> np.ndarray:
+        # Chain by chain, as draws on disk are read.
+        return np.concatenate([leaf[c, rows[chains == c]] for c in np.unique(chains)])[None]
+
+    return Draws(jax.tree.map(some, draws.positions), draws.method)
+
+
+class _Observation:
+    """An observation at some inputs, a function that is the same for each call of a target's."""
+
+    def __init__(self, target: LogDensity) -> None:
+        self._target = target
+
     def __call__(self, inputs: Any, both: dict[str, Any]) -> jax.Array:
-        keys = jax.random.split(jax.random.wrap_key_data(both["key"]), self._number)
-        return jax.vmap(self._target.sample_targets, (0, None, None))(
-            keys, inputs, both["position"]
-        )
+        key = jax.random.wrap_key_data(both["key"])
+        return self._target.sample_targets(key, inputs, both["position"])
 
 
 def _is_by_input(target: LogDensity, inputs: Any) -> Summary:

@@ -37,6 +37,7 @@ def test_six_models_are_short_and_one_brings_its_likelihood():
         assert len([line for line in block.splitlines() if line.strip()]) <= 15
 
 
+@pytest.mark.slow
 def test_a_trained_network_with_a_bayesian_head(names):
     run(BLOCKS[0], names)
     assert set(names["draws"].positions) == {"head"}
@@ -65,14 +66,17 @@ def test_one_logit(names):
     assert names["evaluation"].balanced_accuracy.value > 0.9
 
 
+@pytest.mark.slow
 def test_tokens(names):
     run(BLOCKS[4], names)
     kernel = names["draws"].positions["Dense_0"]["kernel"]
     assert kernel.std(axis=1).max() > 0
     # All other layers stay at their estimate.
-    assert_array_equal(names["draws"].positions["Embed_0"]["embedding"].std(axis=1).max() < 1e-6, 1)
+    embedding = names["draws"].positions["Embed_0"]["embedding"]
+    assert_array_equal(embedding, np.broadcast_to(embedding[:, :1], embedding.shape))
 
 
+@pytest.mark.slow
 def test_pixels(names):
     run(BLOCKS[5], names)
     assert names["predictive"].probs.shape == (50, 8, 8, 3)

@@ -178,8 +178,10 @@ class SampledPredictive(_Arrays):
         """
         drawn, level = self._drawn, _check_level(level)
         if drawn.dtype.kind in "iu":
-            return np.quantile(drawn, level, axis=0, method="inverted_cdf")
-        return np.quantile(drawn, level, axis=0)
+            found = np.quantile(drawn, level, axis=0, method="inverted_cdf")
+        else:
+            found = np.quantile(drawn, level, axis=0)
+        return found.reshape(self.mean.shape)
 
     def evaluate(
         self,

@@ -188,7 +188,7 @@ class BlackJAXSGHMC(Method, name="blackjax_sghmc"):
         return (MEAN_LOSS_RATE / data_size) ** 0.5
 
     def stable_step_size(self, target: Posterior) -> float | None:
-        """See `Method.stable_step_size`: a quarter of a turn in the L steps, where Euler is short."""
+        """See `Method.stable_step_size`: less than half a turn in the L steps."""
         return 1.5 / self.num_integration_steps / largest_curvature(target) ** 0.5
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:

@@ -265,6 +265,7 @@ def test_predictives_of_values_are_evaluated_and_have_quantiles(made, name):
     found = pb.evaluate(predictive, targets, num_resamples=5)
     assert 0 <= found.coverage_90.value <= 1
     assert (predictive.quantile(0.05) <= predictive.quantile(0.95)).all()
+    assert predictive.quantile(0.5).shape == predictive.mean.shape
     by_output = {
         f"{metric}[{k}]"
         for metric in ("rmse", "crps", "coverage_50", "coverage_90")
@@ -401,3 +402,13 @@ def test_a_likelihood_that_only_samples_says_what_predictions_need(classes):
         pb.predict(target, draws, INPUTS)
     with pytest.raises(pb.InputError, match="give it the method sample"):
         pb.posterior_predictive(jax.random.key(0), target, draws, INPUTS)
+
+
+def test_replicates_come_of_draws_on_disk_as_of_those_in_memory(tmp_path):
+    target = TARGETS["Poisson"]()
+    settings = {"num_chains": 2, "num_steps": 20, "progress": False}
+    kept = pb.sample(jax.random.key(0), target, "sgld", out=tmp_path / "run", **settings)
+    draws = pb.sample(jax.random.key(0), target, "sgld", **settings)
+    stored, held = (pb.predict(target, d, INPUTS) for d in (kept, draws))
+    assert held.replicates.shape == (1_000, N)
+    assert_array_equal(stored.replicates, held.replicates)
