@@ -137,7 +137,7 @@ class _Replicates:
             jnp.sum(jax.lax.bitcast_convert_type(leaf.astype(jnp.float32), jnp.uint32))
             for leaf in jax.tree.leaves(position)
         ]
-        key = jax.random.fold_in(jax.random.key(0), sum(bits).astype(jnp.uint32))
+        key = jax.random.fold_in(jax.random.key(0), jnp.stack(bits).sum().astype(jnp.uint32))
         keys = jax.random.split(jax.random.fold_in(key, index), self._number)
         return jax.vmap(self._target.sample_targets, (0, None, None))(keys, inputs, position)
 
