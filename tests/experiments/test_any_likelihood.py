@@ -87,6 +87,6 @@ def test_a_run_is_measured_and_reported(name, tmp_path, monkeypatch):
     # A single network has no mutual information to detect anything by.
     detection = {k: set(entry.detection["dark"]) for k, entry in record.methods.items()}
     assert "mutual information" not in detection["map"]
-    page = (tmp_path / "run" / "report.md").read_text()
+    page = (tmp_path / "run" / "report.md").read_text().replace("\\", "")
     for words in said:
         assert words in page
