@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import xarray as xr
 
+from probbnn.data.sources import num_examples
 from probbnn.follow import Follow, Followed, parameter_names
 from probbnn.inference.draws import Draws, named
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
+from probbnn.tree import leaf_names
 from probbnn.types import Position
 
 __all__ = ["to_datatree"]
@@ -93,14 +95,14 @@ def tree_of(
             "targets": ((*_DRAWS, "example"), followed["log_likelihood"].values)
         }
         groups["log_likelihood"] = of_draws | examples | likelihoods
-        observed = np.asarray(follow.training.targets)
-        groups["observed_data"] = examples | {"targets": (_dims("example", observed), observed)}
+        groups["observed_data"] = examples | _constants(
+            "targets", follow.training.targets, "example"
+        )
     if follow.probes:
         probe = _probe(follow)
-        inputs = follow.probe_inputs
         said = _outputs(follow, followed["probes"].values, "probe")
         groups["posterior_predictive"] = of_draws | probe | said
-        groups["constant_data"] = probe | {"inputs": (_dims("probe", inputs), inputs)}
+        groups["constant_data"] = probe | _constants("inputs", follow.probe_inputs, "probe")
     if follow.predicted is not None:
         groups |= _held_out(follow, followed, chains)
     tree = xr.DataTree.from_dict(
@@ -168,7 +170,9 @@ def _trace(draws: Draws) -> _Variables:
 
 
 def _probe(follow: Follow) -> _Variables:
-    names = [f"{name}[{i}]" for name, some in follow.probes.items() for i in range(len(some))]
+    names = [
+        f"{name}[{i}]" for name, some in follow.probes.items() for i in range(num_examples(some))
+    ]
     return {"probe": ("probe", names)}
 
 
@@ -186,10 +190,8 @@ def _held_out(follow: Follow, followed: Followed, chains: _Variables) -> dict[st
         | _outputs(follow, outputs, "example")
         | {"log_likelihood": ((*_DRAWS, "example"), log_likelihood)},
         "predictions_constant_data": examples
-        | {
-            "inputs": (_dims("example", inputs), inputs),
-            "targets": (_dims("example", targets), targets),
-        },
+        | _constants("inputs", inputs, "example")
+        | _constants("targets", targets, "example"),
     }
 
 
@@ -203,8 +205,22 @@ def _outputs(follow: Follow, outputs: np.ndarray, dim: str) -> _Variables:
     return {axis: (axis, np.array(labels)), kind: ((*_DRAWS, dim, axis), outputs)}
 
 
-def _dims(first: str, array: Any) -> tuple[str, ...]:
+def _constants(what: str, arrays: Any, dim: str) -> _Variables:
+    """Inputs or targets of examples, each array of a pytree as a variable."""
+    leaves = jax.tree.leaves(arrays)
+    if jax.tree_util.all_leaves([arrays]):
+        return {what: (_dims(dim, what, arrays), np.asarray(arrays))}
+    names = [f"{what}.{name}" for name in leaf_names(arrays)]
+    return {
+        name: (_dims(dim, name, leaf), np.asarray(leaf))
+        for name, leaf in zip(names, leaves, strict=True)
+    }
+
+
+def _dims(first: str, what: str, array: Any) -> tuple[str, ...]:
     """Names for the axes of an array of examples."""
     if array.ndim == 4:
         return (first, "height", "width", "channel")
-    return (first, *(f"axis_{i}" for i in range(1, array.ndim)))
+    # Of several arrays in a group only the inputs have plain names.
+    axis = "axis" if what == "inputs" else what
+    return (first, *(f"{axis}_{i}" for i in range(1, array.ndim)))

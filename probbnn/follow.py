@@ -4,7 +4,7 @@ The same functions of a position serve while sampling, as collectors, and afterw
 stored draws.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probbnn.data.sources import arrays_of
+from probbnn.data.sources import arrays_of, num_examples
 from probbnn.errors import InputError
 from probbnn.inference.collectors import Recorded, Thinned, fold
 from probbnn.inference.draws import Draws
@@ -77,12 +77,12 @@ class Follow:
     """
 
     target: Posterior | None
-    probes: Mapping[str, np.ndarray]
+    probes: Mapping[str, Any]
     examples: np.ndarray | None = None
     training: Batch | None = None
     num_boundary: int = 0
     held_out: np.ndarray | None = None
-    predicted: tuple[np.ndarray, np.ndarray] | None = None
+    predicted: tuple[Any, Any] | None = None
     classes: tuple[str, ...] = ()
 
     @classmethod
@@ -103,23 +103,26 @@ class Follow:
         if target is not None:
             examples = random_subset(target.data_size, _NUM_EXAMPLES)
             training = target.data.gather(examples)
-        checked: dict[str, np.ndarray] = {}
+        checked: dict[str, Any] = {}
+        names: Sequence[str] = ()
         if probes or held_out is not None:
             network = _network(target)
+            _check_names(probes or {})
             checked = {k: network.check_inputs(inputs) for k, inputs in (probes or {}).items()}
             if held_out is not None:
                 inputs, targets = arrays_of(held_out)
-                index = random_subset(len(inputs), _NUM_EXAMPLES)
-                inputs, targets = network.check_inputs(inputs[index]), targets[index]
-                network.likelihood.check(network.output_shape, targets)
-                predicted = inputs, targets
-        names = tuple(getattr(held_out, "classes", ()))
+                index = random_subset(num_examples(inputs), _NUM_EXAMPLES)
+                inputs, targets = jax.tree.map(lambda leaf: leaf[index], (inputs, targets))
+                inputs = network.check_inputs(inputs)
+                predicted = inputs, network.check_targets(targets, inputs)
+            names = getattr(held_out, "classes", ()) or getattr(network.likelihood, "classes", ())
+        names = tuple(names)
         return cls(target, checked, examples, training, num_boundary, index, predicted, names)
 
     @property
-    def probe_inputs(self) -> np.ndarray:
+    def probe_inputs(self) -> Any:
         """All probes, one set after the other."""
-        return np.concatenate(list(self.probes.values()))
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *self.probes.values())
 
     @property
     def _looks(self) -> dict[str, _Look]:
@@ -159,16 +162,17 @@ class Follow:
         if _BOUNDARY not in sets or not self.num_boundary:
             return self, followed
         numbers, values = followed["probes"]
-        sizes = [len(inputs) for inputs in self.probes.values()]
+        sizes = [num_examples(inputs) for inputs in self.probes.values()]
         first = sum(sizes[: sets.index(_BOUNDARY)])
-        candidates = slice(first, first + len(self.probes[_BOUNDARY]))
+        candidates = slice(first, first + num_examples(self.probes[_BOUNDARY]))
         means = values[:, :, candidates].mean(axis=(0, 1))
         second, best = np.moveaxis(np.partition(means, -2, axis=-1)[..., -2:], -1, 0)
         margins = (best - second).reshape(len(means), -1).mean(axis=1)
         nearest = np.sort(np.argsort(margins, kind="stable")[: self.num_boundary])
         kept = np.ones(sum(sizes), bool)
         kept[candidates] = np.isin(np.arange(len(means)), nearest)
-        probes = {**self.probes, _BOUNDARY: self.probes[_BOUNDARY][nearest]}
+        chosen = jax.tree.map(lambda leaf: leaf[nearest], self.probes[_BOUNDARY])
+        probes = {**self.probes, _BOUNDARY: chosen}
         followed = {**followed, "probes": Values(numbers, values[:, :, kept])}
         return replace(self, probes=probes), followed
 
@@ -182,6 +186,15 @@ class Follow:
             found = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[2:]), found)
             followed[name] = Values(np.arange(shape[1]), found)
         return followed
+
+
+def _check_names(probes: Mapping[str, Any]) -> None:
+    for name in probes:
+        if not isinstance(name, str) or not name.isprintable():
+            raise InputError(
+                f"a set of probes is called {name!r}; names must be strings of printable "
+                "characters, which files can hold"
+            )
 
 
 def _network(target: Posterior | None) -> LogDensity:

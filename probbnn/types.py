@@ -51,15 +51,17 @@ class Batch(NamedTuple):
     """Some of the data: a pytree whose leaves share a leading axis of length b.
 
     Attributes:
-        inputs: shape ``(b, …)``.
-        targets: shape ``(b, …)``.
+        inputs: shape ``(b, …)``, or a pytree of such arrays.
+        targets: likewise.
         mask: booleans of shape ``(b,)``, False where a row only pads a ragged batch; ``None``
             where every row counts.
+        weights: of each row's log likelihood, ``(b,)``; ``None``: 1.
     """
 
-    inputs: jax.Array
-    targets: jax.Array
+    inputs: PyTree
+    targets: PyTree
     mask: jax.Array | None = None
+    weights: jax.Array | None = None
 
 
 ValueAndGrad: TypeAlias = Callable[[Position, Any], tuple[jax.Array, Position]]

@@ -1,6 +1,9 @@
 """Draws, and their way into ArviZ and NetCDF and back."""
 
+import arviz as az
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
@@ -30,15 +33,6 @@ def images():
 @pytest.fixture(scope="module")
 def tree(target, sampled, probes, classes):
     return pb.to_datatree(sampled, target, probes, held_out=classes)
-
-
-def for_arviz(tree):
-    """ArviZ, and the tree in the form that it takes: before 1.0 without its preview, not a tree."""
-    az = pytest.importorskip("arviz")
-    if int(az.__version__.split(".")[0]) >= 1:
-        return az, tree
-    groups = {name: node.to_dataset() for name, node in tree.children.items()}
-    return az, az.InferenceData(**groups)
 
 
 def test_draws_count_chains_and_draws(sampled):
@@ -157,7 +151,8 @@ def test_classes_are_called_what_the_data_set_calls_them(images):
         assert list(tree[group]["class"].values) == ["cat", "dog", "<b>"]
     assert tree["constant_data"]["inputs"].dims == ("probe", "height", "width", "channel")
     plain = pb.to_datatree(pb.Draws(positions, "map"), target, {"some": images.images})
-    assert list(plain["posterior_predictive"]["class"].values) == [0, 1, 2]
+    # The likelihood knows them from the training data.
+    assert list(plain["posterior_predictive"]["class"].values) == ["cat", "dog", "<b>"]
 
 
 def test_without_a_target_the_tree_is_smaller(sampled, target, probes):
@@ -198,17 +193,20 @@ def test_point_estimates_have_no_temperature(sampled):
 
 
 def test_arviz_takes_the_tree(tree):
-    az, data = for_arviz(tree)
-    summary = az.summary(data, round_to="none")
+    """The calls that the docs print, on both versions of ArviZ."""
+    summary = az.summary(pb.to_arviz(tree), round_to="none")
     assert {"log_density", "layer_norm[Dense_0]", "layer_norm[Dense_1]"} <= set(summary.index)
-    for values in (az.rhat(data), az.ess(data)):
+    assert list(az.summary(pb.to_arviz(tree), var_names="log_density").index) == ["log_density"]
+    for values in (az.rhat(pb.to_arviz(tree)), az.ess(pb.to_arviz(tree))):
         assert np.isfinite(values["log_density"])
+    with pytest.raises(pb.InputError, match="to_arviz was given a Draws; give what to_datatree"):
+        pb.to_arviz(pb.Draws({"w": np.ones((2, 3))}, "by hand"))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # of a k that is too large
 def test_arviz_takes_the_likelihoods(target):
-    az, data = for_arviz(pb.to_datatree(random_draws(target, 2, 20), target))
-    loo = az.loo(data, pointwise=True)
+    tree = pb.to_datatree(random_draws(target, 2, 20), target)
+    loo = az.loo(pb.to_arviz(tree), pointwise=True)
     assert np.isfinite(loo.elpd_loo if hasattr(loo, "elpd_loo") else loo.elpd)
 
 
@@ -216,8 +214,7 @@ def test_arviz_takes_the_likelihoods(target):
 def test_arviz_plots_the_tree(tree, plot):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("agg")
-    az, data = for_arviz(tree)
-    getattr(az, plot)(data, var_names=["log_density", "layer_norm"])
+    getattr(az, plot)(pb.to_arviz(tree), var_names=["log_density", "layer_norm"])
     matplotlib.pyplot.close("all")
 
 
@@ -249,3 +246,33 @@ def test_a_numpyro_target_has_likelihoods_and_no_probes():
     assert list(tree["posterior"]["parameter"].values) == ["mean"]
     with pytest.raises(pb.InputError, match="a NumPyroPosterior to evaluate there"):
         pb.to_datatree(draws, target, {"x": np.zeros((1, 1))})
+
+
+class Both(nn.Module):
+    """Of two arrays, of different shapes."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(jnp.concatenate([x["table"], x["image"].mean(axis=(1, 2))], axis=1))
+
+
+def test_each_array_of_inputs_and_targets_has_a_place(tmp_path):
+    rng = np.random.default_rng(0)
+    inputs = {"table": rng.normal(size=(9, 3)), "image": rng.normal(size=(9, 4, 4, 1))}
+    inputs = {name: values.astype(np.float32) for name, values in inputs.items()}
+    targets = rng.normal(size=(9, 2)).astype(np.float32)
+    target = pb.LogDensity(Both(), (inputs, targets), likelihood=pb.Gaussian())
+    some = {name: values[:2] for name, values in inputs.items()}
+    tree = pb.to_datatree(random_draws(target), target, {"a": some}, held_out=(inputs, targets))
+    assert tree["posterior_predictive"]["output"].shape == (3, 7, 2, 2)
+    constants = tree["predictions_constant_data"]
+    assert set(constants.data_vars) == {"inputs.table", "inputs.image", "targets"}
+    assert_array_equal(constants["inputs.table"], inputs["table"])
+    tree.to_netcdf(tmp_path / "draws.nc")
+
+
+@pytest.mark.parametrize("name", ["a\x00b", "a\nb", 3])
+def test_a_name_of_probes_that_no_file_holds_is_one_line(target, draws, classes, name):
+    with pytest.raises(pb.InputError, match="set of probes is called .*; names must be") as caught:
+        pb.to_datatree(draws, target, {name: classes[0][:1]})
+    assert "\n" not in str(caught.value)

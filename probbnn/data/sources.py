@@ -8,6 +8,7 @@ examples as weights, the minibatch gradients are exactly the full-data gradient.
 they are, so that the same key gives the same minibatches wherever that is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,16 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from probbnn.arrays import unmasked
-from probbnn.errors import InputError
-from probbnn.types import Batch, PRNGKey
+from probbnn.errors import InputError, first_line
+from probbnn.types import Batch, PRNGKey, PyTree
 
 __all__ = [
     "DeviceArrays",
     "IndexStream",
     "arrays_of",
+    "as_arrays",
     "check_batch_size",
+    "check_finite",
     "init_indices",
     "next_indices",
+    "num_examples",
 ]
 
 # Examples evaluated at once by what looks at all the data: bounds its memory.
@@ -93,8 +97,9 @@ class DeviceArrays:
     """Data in the memory of the device.
 
     Attributes:
-        inputs: shape ``(N, …)``.
-        targets: shape ``(N, …)``.
+        inputs: shape ``(N, …)``, or a pytree of such arrays.
+        targets: likewise.
+        weights: of each example's log likelihood, ``(N,)``; ``None``: 1.
 
     Examples:
         >>> import jax, jax.numpy as jnp
@@ -105,13 +110,14 @@ class DeviceArrays:
         ((2,), 5, 1)
     """
 
-    inputs: jax.Array
-    targets: jax.Array
+    inputs: PyTree
+    targets: PyTree
+    weights: jax.Array | None = None
 
     @property
     def size(self) -> int:
         """N, the number of examples."""
-        return len(self.inputs)
+        return num_examples(self.inputs)
 
     def init(self, rng_key: PRNGKey, batch_size: int) -> IndexStream:
         """A stream of minibatches of ``batch_size`` examples.
@@ -125,13 +131,13 @@ class DeviceArrays:
         """The minibatch of step number ``step``, counted from 0; steps come one by one."""
         if len(stream.order) == 1:
             # All the data: their order does not matter, and chains can share them.
-            return stream, Batch(self.inputs, self.targets, jnp.ones(self.size, bool))
+            return stream, self._everything._replace(mask=jnp.ones(self.size, bool))
         stream, index, mask = next_indices(stream, step, self.size)
         return stream, self.gather(index)._replace(mask=mask)
 
     def gather(self, index: jax.Array | np.ndarray | slice) -> Batch:
         """The examples at these indices; a slice makes no copy of all of them."""
-        return Batch(self.inputs[index], self.targets[index])
+        return jax.tree.map(lambda leaf: leaf[index], self._everything)
 
     @property
     def num_blocks(self) -> int:
@@ -145,21 +151,34 @@ class DeviceArrays:
         masks what that one had.
         """
         if self.num_blocks == 1:
-            return Batch(self.inputs, self.targets)
+            return self._everything
         length = -(-self.size // self.num_blocks)
         start = jnp.minimum(number * length, self.size - length)
-        return Batch(
-            jax.lax.dynamic_slice_in_dim(self.inputs, start, length),
-            jax.lax.dynamic_slice_in_dim(self.targets, start, length),
-            mask=start + jnp.arange(length) >= number * length,
+        block: Batch = jax.tree.map(
+            lambda leaf: jax.lax.dynamic_slice_in_dim(leaf, start, length), self._everything
         )
+        return block._replace(mask=start + jnp.arange(length) >= number * length)
+
+    @property
+    def _everything(self) -> Batch:
+        return Batch(self.inputs, self.targets, weights=self.weights)
 
 
-def arrays_of(data: Any) -> tuple[np.ndarray, np.ndarray]:
+def num_examples(arrays: PyTree) -> int:
+    """Length of the leading axis that all arrays of a pytree share."""
+    return len(jax.tree.leaves(arrays)[0])
+
+
+def arrays_of(data: Any) -> tuple[Any, Any]:
     """Inputs and targets of data, one row for each example.
 
     Args:
-        data: a `Dataset`, a `Regression`, or a pair ``(inputs, targets)``.
+        data: a `Dataset`, a `Regression`, or a pair ``(inputs, targets)``, each an array or
+            anything that NumPy makes one of: a data frame or series of numbers, a tensor. Inputs
+            may be a tuple or dict of such arrays. Targets may be strings, the names of classes.
+
+    Returns:
+        NumPy arrays, or pytrees of them.
 
     Raises:
         InputError: if it is nothing of the kind, or inputs are not finite.
@@ -171,17 +190,91 @@ def arrays_of(data: Any) -> tuple[np.ndarray, np.ndarray]:
             f"data is a {type(data).__name__}; give a Dataset or a pair (inputs, targets), or a "
             "Regression"
         )
-    inputs, targets = unmasked(data[0], "inputs"), unmasked(data[1], "targets")
-    if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or not len(inputs):
+    inputs, targets = as_arrays(data[0], "inputs"), as_arrays(data[1], "targets")
+    leaves = jax.tree.leaves((inputs, targets))
+    if not jax.tree.leaves(inputs) or not jax.tree.leaves(targets):
+        raise InputError("inputs or targets hold no array; give at least one of each")
+    if any(leaf.ndim == 0 or len(leaf) != len(leaves[0]) or not len(leaf) for leaf in leaves):
+        shapes = [_described(arrays, lambda leaf: leaf.shape) for arrays in (inputs, targets)]
         raise InputError(
-            f"inputs have shape {inputs.shape} and targets {targets.shape}; they need the same "
+            f"inputs have shape {shapes[0]} and targets {shapes[1]}; they need the same "
             "number of examples, at least one, along the first axis"
         )
-    if inputs.dtype.kind not in "biuf" or targets.dtype.kind not in "biuf":
+    are_numbers = all(leaf.dtype.kind in "biuf" for leaf in jax.tree.leaves(inputs))
+    if not are_numbers or any(leaf.dtype.kind not in "biufU" for leaf in jax.tree.leaves(targets)):
+        types = [_described(arrays, lambda leaf: leaf.dtype) for arrays in (inputs, targets)]
         raise InputError(
-            f"inputs are {inputs.dtype} and targets {targets.dtype}; both must be numbers: encode "
+            f"inputs are {types[0]} and targets {types[1]}; both must be numbers: encode "
             "anything else first"
         )
-    if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
-        raise InputError("inputs contain NaN or infinity; remove or impute those examples")
+    check_finite(inputs)
     return inputs, targets
+
+
+def as_arrays(values: Any, what: str) -> Any:
+    """``values`` as a NumPy array, or a tuple or dict of arrays as one of NumPy arrays.
+
+    Args:
+        values: what a user has: arrays, data frames, tensors.
+        what: what they are called.
+
+    Raises:
+        InputError: if there is no array to be made of them.
+    """
+    # A list is an array that has not been made yet.
+    return jax.tree.map(lambda leaf: _as_array(leaf, what), values, is_leaf=_is_list)
+
+
+def check_finite(inputs: Any) -> None:
+    """Raise `InputError` if inputs, a pytree of arrays, have numbers that are not finite."""
+    for leaf in jax.tree.leaves(inputs):
+        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
+            raise InputError("inputs contain NaN or infinity; remove or impute those examples")
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, list)
+
+
+def _as_array(values: Any, what: str) -> np.ndarray:
+    if hasattr(values, "columns") and hasattr(values, "to_numpy"):
+        return _of_frame(values, what)
+    if hasattr(values, "toarray") and hasattr(values, "nnz"):
+        raise InputError(
+            f"{what} are a sparse {type(values).__name__}; a network takes arrays: give "
+            f"{what}.toarray()"
+        )
+    try:
+        array = unmasked(values, what)
+    except InputError:
+        raise
+    except Exception as error:  # such as of a tensor that lives elsewhere
+        raise InputError(
+            f"{what} are a {type(values).__name__}, of which NumPy makes no array "
+            f"({first_line(error)}); give an array"
+        ) from error
+    if array.dtype.kind == "O" and array.size and all(isinstance(x, str) for x in array.flat):
+        return array.astype(str)
+    if array.dtype.kind == "T":  # NumPy's strings of any length
+        return array.astype(str)
+    return array
+
+
+def _of_frame(frame: Any, what: str) -> np.ndarray:
+    """The columns of a data frame as floats."""
+    columns = {name: np.asarray(frame[name]) for name in frame.columns}
+    other = [f"{name!r}" for name, column in columns.items() if column.dtype.kind not in "biuf"]
+    if other and what == "targets" and len(columns) == 1:
+        return _as_array(next(iter(columns.values())), what)
+    if other:
+        raise InputError(
+            f"{what}: column{'s' * (len(other) > 1)} {', '.join(other)} of the data frame "
+            f"{'are' if len(other) > 1 else 'is'} not of numbers; encode or drop "
+            f"{'them' if len(other) > 1 else 'it'} first, as with pandas.get_dummies"
+        )
+    return np.stack([column.astype(np.float32) for column in columns.values()], axis=1)
+
+
+def _described(arrays: Any, describe: Callable[[np.ndarray], Any]) -> Any:
+    """What is to be said of an array, or of each array of a pytree."""
+    return jax.tree.map(lambda leaf: f"{describe(leaf)}", arrays)

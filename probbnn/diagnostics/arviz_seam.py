@@ -1,15 +1,58 @@
-"""PSIS-LOO by ArviZ, the same whether it is ArviZ 0.23 or 1. Nothing else here asks which it is.
+"""ArviZ, whether it is 0.23 or 1: a tree for its functions, and PSIS-LOO by it.
 
-Source: Vehtari et al. (2024), "Pareto smoothed importance sampling".
+Nothing else here asks which it is. Source of PSIS-LOO: Vehtari et al. (2024), "Pareto smoothed
+importance sampling".
 """
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-__all__ = ["LOO", "psis_loo"]
+from probbnn.errors import InputError
+
+__all__ = ["LOO", "psis_loo", "to_arviz"]
+
+
+def to_arviz(tree: xr.DataTree) -> Any:
+    """A tree as the functions of the installed ArviZ take it: `az.summary`, `az.plot_trace`, ….
+
+    ArviZ 1 takes the tree itself. ArviZ 0.23 would take it for a dictionary and go through all that
+    it holds, for minutes; it gets an `InferenceData`.
+
+    Args:
+        tree: what `probbnn.to_datatree` returned, or what was read from a run's ``draws.nc``.
+
+    Raises:
+        InputError: if it is no tree.
+
+    Examples:
+        >>> import arviz as az, numpy as np
+        >>> theta = np.random.default_rng(0).normal(size=(4, 500))
+        >>> posterior = xr.Dataset({"theta": (("chain", "draw"), theta)})
+        >>> tree = xr.DataTree.from_dict({"/posterior": posterior})
+        >>> list(az.summary(to_arviz(tree)).index)
+        ['theta']
+    """
+    if not isinstance(tree, xr.DataTree):
+        raise InputError(
+            f"to_arviz was given a {type(tree).__name__}; give what to_datatree(draws, …) returned"
+        )
+    az = _arviz()
+    return az.InferenceData.from_datatree(tree) if _is_old(az) else tree
+
+
+def _arviz() -> Any:
+    with warnings.catch_warnings():
+        # That ArviZ 0.23 is to change, which it says once a day to whoever imports it.
+        warnings.simplefilter("ignore")
+        import arviz
+    return arviz
+
+
+def _is_old(az: Any) -> bool:
+    return bool(az.__version__.startswith("0."))
 
 
 class LOO(NamedTuple):
@@ -41,13 +84,11 @@ def psis_loo(log_likelihood: np.ndarray, relative_efficiency: float) -> LOO:
     ``relative_efficiency`` is that of the likelihoods' means: effective draws per draw, up to 1.
     """
     dataset = xr.Dataset({"examples": (("chain", "draw", "example"), log_likelihood)})
+    az = _arviz()
+    is_old = _is_old(az)
     with warnings.catch_warnings():
-        # Of a k that is too large, which is reported; and that ArviZ 0.23 is to change, which it
-        # says once a day to whoever imports it.
+        # Of a k that is too large, which is reported.
         warnings.simplefilter("ignore")
-        import arviz as az
-
-        is_old = az.__version__.startswith("0.")
         data = (
             az.InferenceData(log_likelihood=dataset)
             if is_old

@@ -42,6 +42,7 @@ import numpy as np
 from probbnn.diagnostics.mixing import MAX_RHAT, MIN_ESS, MIN_SHARE, Mixing, enough_ess, mixes
 from probbnn.diagnostics.result import Convergence
 from probbnn.diagnostics.temperature import TemperatureMeters, of_layers
+from probbnn.errors import InputError
 
 __all__ = ["Label", "Verdict", "diverged", "judge"]
 
@@ -115,6 +116,9 @@ def judge(
         meters: what `measure_temperature` returned; without it no bias can be seen.
         settings: the run's settings, as in `Draws.settings`: ``shared_minibatches`` is looked at.
 
+    Raises:
+        InputError: if the first is not what `diagnose` returned, as an ArviZ tree is not.
+
     Examples:
         >>> import numpy as np, xarray as xr
         >>> from probbnn.diagnostics import diagnose
@@ -126,6 +130,11 @@ def judge(
         - the temperature was not measured: a bias by minibatch noise or step size would not show
         Next: use the draws
     """
+    if not isinstance(convergence, Convergence):
+        raise InputError(
+            f"the verdict is asked of a {type(convergence).__name__}; give what diagnose(tree) "
+            "returned"
+        )
     evidence, settings = _evidence(convergence, meters), settings or {}
     finding = (
         _divergence(convergence)

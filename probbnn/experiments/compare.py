@@ -156,7 +156,7 @@ class _ComparisonDirectory(ResultDirectory[ComparisonRecord]):
     def add(self, result: MethodResult) -> None:
         """See `Keeper`."""
         setup, draws, metrics = self._setup, result.draws, result.metrics
-        probes = setup.test.inputs[:_NUM_PROBES]
+        probes = jax.tree.map(lambda leaf: leaf[:_NUM_PROBES], setup.test.inputs)
         outputs = values_per_draw(setup.target, draws, probes)
         outputs = outputs.reshape(*outputs.shape[:2], -1)
         if result.method in ("nuts", "numpyro_nuts"):

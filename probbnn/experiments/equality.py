@@ -49,8 +49,7 @@ class MismatchError(RuntimeError):
         super().__init__(
             f"{worst} sees another log density than the adapter: values differ by {density:.1e}, "
             f"gradients by {gradient:.1e} (relative, float64), and at most {TOLERANCE:.0e} is "
-            "rounding; what is your own must agree with the NumPyro distribution it gives, and a "
-            "module must have no narrower dtype of its own"
+            "rounding; a module must have no narrower dtype of its own"
         )
         self.equality = equality
 
@@ -173,7 +172,7 @@ def _backends(target: LogDensity) -> dict[str, _Evaluate]:
     estimators = target.logprior_fn, target.loglikelihood_fn, target.data_size
     blackjax_value = gradients.logdensity_estimator(*estimators)
     blackjax_grad = gradients.grad_estimator(*estimators)
-    everything = tuple(target.data.gather(slice(None)))[:2]
+    everything = tuple(target.data.gather(slice(None)))
 
     def blackjax_minibatch(position: Position) -> tuple[jax.Array, Position]:
         return blackjax_value(position, everything), blackjax_grad(position, everything)

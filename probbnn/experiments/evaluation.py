@@ -1,9 +1,10 @@
 """What is measured of predictions: one path for every kind of predictive.
 
-Each kind is a `Task`, found by the class of the predictive that `probbnn.predict` returns.
+Each kind is a `Task`, found by what the predictive that `probbnn.predict` returns can say.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,11 +22,10 @@ from probbnn.metrics import (
     accuracy,
     evaluate,
     evaluate_ood,
-    evaluate_regression,
     reliability,
     risk_coverage,
 )
-from probbnn.posterior.predictives import GaussianPredictive, Predictive
+from probbnn.posterior.predictives import Predictive
 from probbnn.subsample import evenly_spaced
 
 __all__ = ["PLUG_IN", "Task", "task_of"]
@@ -87,12 +87,14 @@ def task_of(predictive: Any) -> Task:
     Raises:
         InputError: if nothing is known for its kind.
     """
-    if type(predictive) not in _TASKS:
-        raise InputError(
-            f"there are no metrics for a {type(predictive).__name__}; expected "
-            f"{' or '.join(kind.__name__ for kind in _TASKS)}"
-        )
-    return _TASKS[type(predictive)]
+    if isinstance(predictive, Predictive):
+        return _Classification()
+    if all(hasattr(predictive, name) for name in ("mean", "std", "evaluate")):
+        return _Regression()
+    raise InputError(
+        f"there are no metrics for a {type(predictive).__name__}; expected a Predictive of "
+        "classes, or a predictive of values with mean, std and evaluate"
+    )
 
 
 class _Classification:
@@ -106,7 +108,7 @@ class _Classification:
 
     def score(self, predictive: Predictive, targets: Any, name: str) -> float:
         """Accuracy."""
-        return accuracy(self._probs(predictive, name), targets)
+        return accuracy(*_rows(self._probs(predictive, name), np.asarray(targets)))
 
     def measure(
         self,
@@ -119,22 +121,24 @@ class _Classification:
         on_test = predictives["test"]
         names = (PLUG_IN,) if on_test.num_draws == 1 else self.predictives
         shown = shown if shown in names else names[0]
-        labels = {k: _labels(examples, on_test.probs.shape[1]) for k, examples in sets.items()}
-        probs = self._probs(on_test, shown)
+        labels = {k: _labels(examples, on_test.probs) for k, examples in sets.items()}
+        rows = _rows(self._probs(on_test, shown), labels["test"])
         return MethodMetrics(
             predictive=shown,
             sets={
                 label: {
                     name: PredictiveMetrics.from_dict(
-                        evaluate(self._probs(predictive, name), labels[label]).to_dict()
+                        evaluate(
+                            replace(predictive, probs=self._probs(predictive, name)), labels[label]
+                        ).to_dict()
                     )
                     for name in names
                 }
                 for label, predictive in predictives.items()
             },
             detection=_detection({k: p.ood_scores for k, p in predictives.items()}),
-            reliability=reliability(probs, labels["test"]),
-            risk_coverage=_thinned(risk_coverage(probs, labels["test"])),
+            reliability=reliability(*rows),
+            risk_coverage=_thinned(risk_coverage(*rows)),
             uncertainty=_uncertainty(predictives),
         )
 
@@ -142,15 +146,30 @@ class _Classification:
         return getattr(predictive, self._fields.get(name, "probs"))
 
 
+class _OfValues(Protocol):
+    """A predictive of values, such as a `GaussianPredictive` or a `SampledPredictive`."""
+
+    @property
+    def mean(self) -> np.ndarray: ...
+
+    @property
+    def std(self) -> np.ndarray: ...
+
+    @property
+    def num_draws(self) -> int: ...
+
+    def evaluate(self, targets: Any, log_predictive: Any = None) -> Any: ...
+
+
 class _Regression:
-    """A `GaussianPredictive`: errors, proper scores, coverage, and detection by its spread."""
+    """A predictive of values: errors, proper scores, coverage, and detection by its spread."""
 
     predictives = ("mixture",)
     arrays = ("mean", "std")
     has_boundary = False
     by_density = True
 
-    def score(self, predictive: GaussianPredictive, targets: Any, name: str) -> float:
+    def score(self, predictive: _OfValues, targets: Any, name: str) -> float:
         """Root of the mean squared error, in units of the targets."""
         error = np.asarray(targets).reshape(predictive.mean.shape) - predictive.mean
         return float(np.sqrt(np.mean(error**2)))
@@ -158,7 +177,7 @@ class _Regression:
     def measure(
         self,
         sets: Mapping[str, Examples],
-        predictives: Mapping[str, GaussianPredictive],
+        predictives: Mapping[str, _OfValues],
         shown: str,
         log_density: np.ndarray | None = None,
     ) -> MethodMetrics:
@@ -166,7 +185,7 @@ class _Regression:
         on_test, test = predictives["test"], sets["test"]
         name = PLUG_IN if on_test.num_draws == 1 else "mixture"
         assert log_density is not None
-        evaluation = evaluate_regression(on_test, test.targets, log_density)
+        evaluation = on_test.evaluate(test.targets, log_density)
         scores = {
             label: {"standard deviation": predictive.std.reshape(len(predictive.std), -1).mean(1)}
             for label, predictive in predictives.items()
@@ -178,12 +197,17 @@ class _Regression:
         )
 
 
-_TASKS: dict[type, Task] = {Predictive: _Classification(), GaussianPredictive: _Regression()}
-
-
-def _labels(examples: Examples, num_classes: int) -> np.ndarray:
+def _labels(examples: Examples, probs: np.ndarray) -> np.ndarray:
     """The labels, with -1 for those that are no class of the network's."""
-    return np.where(examples.targets < num_classes, examples.targets, -1)
+    labels = np.where(examples.targets < probs.shape[-1], examples.targets, -1)
+    shape = (len(labels), *probs.shape[1:-1])
+    # Inputs from elsewhere have one label, of no class, where these have one for each pixel.
+    return labels if labels.shape == shape else np.full(shape, -1)
+
+
+def _rows(probs: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels, those of pixels row by row."""
+    return probs.reshape(-1, probs.shape[-1]), labels.reshape(-1)
 
 
 def _detection(
@@ -204,12 +228,12 @@ def _thinned(curve: RiskCoverage) -> RiskCoverage:
 
 def _uncertainty(predictives: Mapping[str, Predictive]) -> Uncertainty:
     """Shares of the inputs of each set in bins of entropy and of mutual information."""
-    num_classes = predictives["test"].probs.shape[1]
+    num_classes = predictives["test"].probs.shape[-1]
     edges = np.linspace(0, np.log(num_classes), _NUM_BINS + 1)
 
     def shares(values: np.ndarray) -> np.ndarray:
         # Rounding may take the entropy of a uniform distribution past the last edge.
-        return np.histogram(values.clip(max=edges[-1]), edges)[0] / len(values)
+        return np.histogram(values.clip(max=edges[-1]), edges)[0] / values.size
 
     return Uncertainty(
         edges,

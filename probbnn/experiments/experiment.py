@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from probbnn.data import Dataset, Regression
     from probbnn.posterior.likelihoods import Likelihood
     from probbnn.posterior.network import Trainable
-    from probbnn.posterior.priors import Prior
+    from probbnn.posterior.priors import PriorLike
 
 __all__ = ["Cosine", "Experiment", "MethodRun"]
 
@@ -77,7 +77,7 @@ class Experiment:
         likelihood: see `LogDensity`; default: `Categorical`.
         prior_scale: σ of the Gaussian prior: one number, or a tree of numbers by layer.
         prior: any other prior, in place of that one.
-        trainable, variables: see `LogDensity`.
+        trainable, variables, images, standardise, weights: see `LogDensity`.
         batch_size: examples per minibatch; default: 1,000, or all if there are fewer.
         summary: one line for a person.
         predictive: what stands for a method with several draws in the figures: for a classifier
@@ -95,9 +95,12 @@ class Experiment:
     ood: Mapping[str, Any] = field(default_factory=dict)
     likelihood: "Likelihood | None" = None
     prior_scale: Any = 1.0
-    prior: "Prior | None" = None
+    prior: "PriorLike | None" = None
     trainable: "Trainable | None" = None
-    variables: Mapping[str, Any] | None = None
+    variables: Any = None
+    images: bool | None = None
+    standardise: bool = False
+    weights: Any = None
     batch_size: int | None = None
     summary: str = ""
     predictive: str = ""

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from probbnn.data.sources import num_examples
 from probbnn.diagnostics import TemperatureMeters, measure_temperature
-from probbnn.diagnostics.converged import Converged, Watching
+from probbnn.diagnostics.converged import Converged, Watching, kept_draws
 from probbnn.experiments.memory import PeakMemory
 from probbnn.experiments.record import read_value
 from probbnn.experiments.records import ConvergenceRecord, CurvePoint, Meters, MethodMetrics
@@ -135,7 +136,7 @@ def run_method(setup: Setup, seed: int, name: str, sampling: Sampling) -> Method
             checkpoint_seconds=sampling.checkpoint_seconds,
             progress=sampling.progress,
         )
-    predictives = predictions.of(draws)
+    predictives = predictions.of(draws, None if watching is None else kept_draws(draws))
     measured = setup.task.measure(
         setup.sets, predictives, setup.experiment.predictive, predictions.log_density(draws)
     )
@@ -177,11 +178,11 @@ def watching_of(
     setup: Setup, planned: PlannedMethod, rng_key: jax.Array, sampling: Sampling
 ) -> Watching:
     """What is followed of it, and who says when it has gone on for long enough."""
-    inputs = setup.test.inputs
-    probes = {"test": inputs[:_NUM_PROBES]}
+    inputs, first = setup.test.inputs, slice(_NUM_PROBES)
+    probes = {"test": _some(inputs, first)}
     if setup.task.has_boundary:
-        probes["boundary"] = inputs[evenly_spaced(len(inputs), _NUM_CANDIDATES)]
-    probes |= {label: examples.inputs[:_NUM_PROBES] for label, examples in setup.ood.items()}
+        probes["boundary"] = _some(inputs, evenly_spaced(num_examples(inputs), _NUM_CANDIDATES))
+    probes |= {label: _some(examples.inputs, first) for label, examples in setup.ood.items()}
     follow = Follow.of(setup.target, probes, setup.test.data, _NUM_PROBES)
     settings: dict[str, Any] = {
         "follow": follow,
@@ -191,6 +192,10 @@ def watching_of(
     if sampling.budget is not None and planned.method.is_markov_chain():
         return Converged(max_seconds=sampling.budget, **settings)
     return Watching(**settings)
+
+
+def _some(inputs: Any, which: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[which], inputs)
 
 
 def _common_start(rng_key: jax.Array, setup: Setup, planned: PlannedMethod) -> Any:
@@ -235,8 +240,8 @@ class _LearningCurve:
         chains = Draws(jax.tree.map(lambda leaf: leaf[:, None], positions), "learning curve")
         train, test = (
             self._setup.task.score(
-                predict(self._setup.target, chains, examples.inputs[:number]),
-                examples.targets[:number],
+                predict(self._setup.target, chains, _some(examples.inputs, slice(number))),
+                _some(examples.targets, slice(number)),
                 self._name,
             )
             for examples, number in (

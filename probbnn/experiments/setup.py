@@ -187,10 +187,13 @@ def prepare(experiment: Experiment) -> Setup:
         prior=experiment.prior,
         trainable=experiment.trainable,
         variables=experiment.variables,
+        images=experiment.images,
+        standardise=experiment.standardise,
+        weights=experiment.weights,
     )
     for examples in (test, *ood.values()):
         target.check_inputs(examples.inputs)
-    target.likelihood.check(target.output_shape, test.targets)
+    test = replace(test, targets=target.check_targets(test.targets, test.inputs))
     batch_size = experiment.batch_size
     check_whole(batch_size=batch_size)
     if batch_size is None:
@@ -199,7 +202,8 @@ def prepare(experiment: Experiment) -> Setup:
     methods = {
         name: _plan(target, name, run, batch_size) for name, run in experiment.methods.items()
     }
-    task = task_of(predict(target, _one_draw(target), test.inputs[:1]))
+    one = jax.tree.map(lambda leaf: leaf[:1], test.inputs)
+    task = task_of(predict(target, _one_draw(target), one))
     known, usual = task.predictives, task.predictives[0]
     experiment = replace(
         experiment,

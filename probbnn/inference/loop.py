@@ -1,5 +1,6 @@
 """A run from a state to its end: chunk after chunk, watched, saved, and stopped when it is time."""
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -157,6 +158,11 @@ def _stopped_by(number: int, run: Run, state: RunState) -> BaseException:
     return error
 
 
+def _somebody_looks() -> bool:
+    """Whether stderr is a terminal, or a notebook's cell."""
+    return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+
+
 class _Watch:
     """The progress bar, and the file that says where the run is."""
 
@@ -170,9 +176,11 @@ class _Watch:
         self.run = run
         self._observer = observer
         self._directory = directory
-        # tqdm shows nothing where stderr is no terminal (disable=None).
         self._bar = tqdm(
-            total=run.plan.num_steps, desc=run.name, unit="step", disable=None if progress else True
+            total=run.plan.num_steps,
+            desc=run.name,
+            unit="step",
+            disable=not (progress and _somebody_looks()),
         )
         self._next = time.monotonic() + _OBSERVING_SECONDS
 

@@ -58,7 +58,7 @@ def resume(
         until: see `probbnn.sample`.
         observer: see `probbnn.sample`.
         checkpoint_seconds: see `probbnn.sample`.
-        progress: show a progress bar where stderr is a terminal.
+        progress: show a progress bar where stderr is a terminal or a notebook.
         force: go on although versions or machine have changed, which changes the draws to come.
 
     Raises:

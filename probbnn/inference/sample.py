@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from probbnn.checks import check_flag, check_key, check_number, check_whole
@@ -16,11 +17,12 @@ from probbnn.inference.draws import Draws
 from probbnn.inference.loop import Observer, Until, run_to_end
 from probbnn.inference.memory import check_memory, num_bytes
 from probbnn.inference.plan import Plan
-from probbnn.inference.runner import OnDivergence, Run, block_draws, init_run
+from probbnn.inference.runner import DivergenceError, OnDivergence, Run, block_draws, init_run
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.base import ChainMethod, Kernel, Method
 from probbnn.samplers.registry import find_method
 from probbnn.samplers.schedules import Cyclical
+from probbnn.tree import leaf_names
 from probbnn.types import Collector, KernelLike, Position, PRNGKey
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CUSTOM_KERNEL",
     "DEFAULT_BATCH_SIZE",
     "as_kernel",
+    "check_starts",
     "prepare",
     "sample",
     "starts",
@@ -96,8 +99,10 @@ def sample(
             then correlated, and no R-hat shows it.
         chain_method: ``"vectorized"`` runs all chains as one batch, ``"parallel"`` each in a
             thread of its own; default: what is faster for the method.
-        initial_positions: starting positions, leaves of shape ``(chain, …)``; default: one draw
-            from the module's own initialiser per chain.
+        initial_positions: starting positions, leaves of shape ``(chain, …)``, or one for all
+            chains; parameters trained elsewhere will do in any of the forms of
+            `LogDensity.as_position`, such as ``{"params": …}`` or the directory of an Orbax
+            checkpoint. Default: one draw from the module's own initialiser per chain.
         callback: called as ``callback(step, positions)`` after each step in ``callback_steps``
             (counted from 1), positions being on the device with leaves ``(chain, …)``.
         callback_steps: see ``callback``.
@@ -119,12 +124,13 @@ def sample(
         checkpoint_seconds: time from one checkpoint to the next; one is also written at the end
             of warm-up, at the end, and when SIGINT or SIGTERM stop the run.
         observer: what describes the chains on their way, beside the progress.
-        progress: show a progress bar where stderr is a terminal.
+        progress: show a progress bar where stderr is a terminal or a notebook.
         **settings: the method's own settings, such as ``step_size`` and ``temperature``. With a
             `Cyclical` step size, draws are kept in its sampling phases alone.
 
     Raises:
-        InputError: if a setting is unknown or does not fit.
+        InputError: if a setting is unknown or does not fit, or the log density at a start is not
+            finite.
         DivergenceError: when all chains become non-finite, or one that is to stop the run.
         Interrupted, Terminated: on SIGINT and SIGTERM, at the end of a chunk of about a second;
             their ``draws`` are those so far.
@@ -166,21 +172,42 @@ def sample(
     if initial_positions is None:
         initial_positions = starts(init_key, target, num_chains)
     else:
-        _check_positions(target, initial_positions, num_chains)
+        initial_positions = _as_starts(target, initial_positions, num_chains)
     run = replace(run, block=block_draws(initial_positions))
     directory = None
     if out is not None:
         directory = SamplingDirectory.create(out, target, call, run_key, initial_positions)
         run = replace(run, store=directory.store)
-    return run_to_end(
-        run,
-        init_run(run_key, run, initial_positions),
-        callback=callback,
-        until=until,
-        observer=observer,
-        directory=directory,
-        checkpoint_seconds=checkpoint_seconds,
-        progress=progress,
+    try:
+        return run_to_end(
+            run,
+            init_run(run_key, run, initial_positions),
+            callback=callback,
+            until=until,
+            observer=observer,
+            directory=directory,
+            checkpoint_seconds=checkpoint_seconds,
+            progress=progress,
+        )
+    except DivergenceError as error:
+        # Only now: it looks at all the data, and good starts are the rule.
+        check_starts(target, initial_positions, np.flatnonzero(error.steps >= 0).tolist())
+        error.args = (f"{error}{_advice(target, method, settings)}",)
+        raise
+
+
+def _advice(target: Posterior, method: str | Method | KernelLike, settings: dict[str, Any]) -> str:
+    """A step size to try, where the one that failed was the default."""
+    known = _find(method, settings)
+    if known is None or getattr(known, "step_size", 0) is not None:
+        return ""
+    stable = known.stable_step_size(target)
+    if stable is None or not np.isfinite(stable):
+        return ""
+    default = known.default_step_size(target.data_size)
+    return (
+        f"; the default step size, {default:.2g}, knows the number of examples alone, and by the "
+        f"curvature where chains start step_size={stable:.2g} would be stable"
     )
 
 
@@ -388,11 +415,60 @@ def as_kernel(method: Any) -> Kernel:
     return Kernel(lambda position, rng_key=None: init(position), step, gradients_per_step=None)
 
 
-def _check_positions(target: Posterior, positions: Position, num_chains: int) -> None:
-    for leaf in jax.tree.leaves(positions):
-        if np.ndim(leaf) == 0 or len(leaf) != num_chains:
+def _as_starts(target: Posterior, positions: Any, num_chains: int) -> Position:
+    """Starts of all chains, leaves ``(chain, …)``, of what a user gives for them."""
+    positions = target.as_position(positions)
+    expected = jax.eval_shape(target.init, jax.random.key(0))
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(positions)]
+    if shapes == [leaf.shape for leaf in jax.tree.leaves(expected)]:
+        target.check_position(positions)
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (num_chains, *np.shape(leaf))), positions
+        )
+    for shape in shapes:
+        if shape[:1] != (num_chains,):
             raise InputError(
-                f"initial_positions has a leaf of shape {np.shape(leaf)}; each needs a leading "
-                f"axis of the {num_chains} chains"
+                f"initial_positions has a leaf of shape {shape}; each needs a leading axis of the "
+                f"{num_chains} chains, or none of them has one"
             )
     target.check_position(jax.tree.map(lambda leaf: leaf[0], positions))
+    return positions
+
+
+def check_starts(target: Posterior, positions: Position, chains: Sequence[int]) -> None:
+    """Raise `InputError` if the log density at a chain's start is not finite, and say why.
+
+    Args:
+        target: the posterior.
+        positions: starts of all chains, leaves ``(chain, …)``.
+        chains: those to look at.
+    """
+    for chain in chains:
+        start = jax.tree.map(lambda leaf, c=chain: leaf[c], positions)
+        for name, leaf in zip(leaf_names(start), jax.tree.leaves(start), strict=True):
+            if not np.isfinite(leaf).all():
+                raise InputError(
+                    f"chain {chain} starts where {name} is not finite; look at the module's "
+                    "initialiser, or give other initial_positions"
+                )
+        if not np.isfinite(logprior := float(target.logprior_fn(start))):
+            raise InputError(
+                f"chain {chain} starts where the log prior is {logprior}; give initial_positions "
+                "where it is finite, or another prior"
+            )
+        _check_rows(target, start, chain)
+
+
+def _check_rows(target: Posterior, start: Position, chain: int) -> None:
+    size = len(jax.tree.leaves(target.data.block(0).inputs)[0])
+    for begin in range(0, target.data_size, size):
+        rows = np.arange(begin, min(begin + size, target.data_size))
+        values = np.asarray(target.pointwise_loglikelihood_fn(start, target.data.gather(rows)))
+        bad = np.flatnonzero(~np.isfinite(values))
+        if bad.size:
+            others = f", as it is for {len(bad) - 1} more" if len(bad) > 1 else ""
+            raise InputError(
+                f"chain {chain} starts where the log likelihood of example {rows[bad[0]]} is "
+                f"{values[bad[0]]}{others}; look at that example and at the likelihood, or give "
+                "initial_positions where it is finite"
+            )

@@ -4,9 +4,9 @@
 - `selective`: accuracy against confidence, risk-coverage curve and the areas under it
 - `ood`: scores for out-of-distribution inputs, and AUROC, AUPR, FPR95 of a score
 - `fidelity`: agreement, total variation and entropy error against a reference posterior
-- `regression`: errors, proper scores and coverage of means and spreads, and their fidelity
+- `regression`: errors, proper scores and coverage of means and spreads, or of replicates
 - `bootstrap`: an interval around any of them
-- `evaluate`: all those of class probabilities at once
+- `evaluate`: all those of a predictive at once
 
 Everything is NumPy in float64. Probabilities are (n, K), labels integers (n,).
 """
@@ -42,7 +42,10 @@ from probbnn.metrics.ood import (
 from probbnn.metrics.regression import (
     RegressionEvaluation,
     RegressionFidelity,
+    SampleEvaluation,
     evaluate_regression,
+    evaluate_replicates,
+    pit,
     regression_fidelity,
 )
 from probbnn.metrics.selective import (
@@ -67,6 +70,7 @@ __all__ = [
     "RegressionFidelity",
     "Reliability",
     "RiskCoverage",
+    "SampleEvaluation",
     "accuracy",
     "accuracy_vs_confidence",
     "agreement",
@@ -85,9 +89,11 @@ __all__ = [
     "evaluate_fidelity",
     "evaluate_ood",
     "evaluate_regression",
+    "evaluate_replicates",
     "fpr95",
     "max_prob_score",
     "nll",
+    "pit",
     "regression_fidelity",
     "reliability",
     "risk_coverage",

@@ -1,6 +1,6 @@
 """What the metrics share: checks of the input, confidence and correctness, ties."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +74,7 @@ def check_probs(probs: npt.ArrayLike | HasProbs) -> np.ndarray:
         InputError: If the shape is not (n, K) with n >= 1 and K >= 2, or a row is not a
             probability vector (finite, in [0, 1], sum within 1e-3 of 1).
     """
-    probs = unmasked(getattr(probs, "probs", probs), "probs").astype(np.float64, copy=False)
+    probs = unmasked(probs_of(probs), "probs").astype(np.float64, copy=False)
     if probs.ndim != 2 or probs.shape[1] < 2:
         raise InputError(
             f"probs has shape {probs.shape}; expected (rows, classes) with at least two classes: "
@@ -90,6 +90,20 @@ def check_probs(probs: npt.ArrayLike | HasProbs) -> np.ndarray:
     return probs.clip(0, 1)
 
 
+def probs_of(predictive: Any) -> Any:
+    """The class probabilities of a predictive, or what was given in its place.
+
+    Raises:
+        InputError: If it is a data set.
+    """
+    if hasattr(predictive, "targets"):
+        raise InputError(
+            f"probs is a {type(predictive).__name__}; expected what predict(…) says of it: give "
+            "that first and the labels second."
+        )
+    return getattr(predictive, "probs", predictive)
+
+
 def _check_rows(valid: np.ndarray, expected: str, advice: str, probs: np.ndarray) -> None:
     invalid = np.flatnonzero(~valid)
     if len(invalid):
@@ -101,12 +115,12 @@ def _check_rows(valid: np.ndarray, expected: str, advice: str, probs: np.ndarray
 
 
 def check_labels(labels: npt.ArrayLike, probs: np.ndarray) -> np.ndarray:
-    """Return labels (n,) as integers that fit ``probs`` (n, K), or say what is wrong.
+    """Return labels (n,), or those of a data set, as integers that fit ``probs`` (n, K).
 
     Raises:
         InputError: If ``labels`` is not one integer in {-1, 0, ..., K-1} for each row.
     """
-    labels = unmasked(labels, "labels")
+    labels = unmasked(getattr(labels, "targets", labels), "labels")  # of a data set
     num_rows, num_classes = probs.shape
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise InputError(

@@ -1,7 +1,9 @@
 """Intervals as a table for people and as a dict for JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
+
+from probbnn.metrics.bootstrap import Interval
 
 __all__ = ["BRACKETS", "Intervals", "table"]
 
@@ -9,17 +11,29 @@ BRACKETS = "[95 % interval]"
 
 
 class Intervals:
-    """A frozen dataclass whose fields are intervals."""
+    """A frozen dataclass whose fields are intervals, or intervals by name; None is undefined."""
 
     _title: ClassVar[str]
 
     def __str__(self) -> str:
-        rows = [(name, str(interval)) for name, interval in vars(self).items()]
+        rows = [
+            (name, "–" if interval is None else str(interval))
+            for name, interval in self._named().items()
+        ]
         return "\n".join(table([(self._title, f"value {BRACKETS}"), *rows]))
 
-    def to_dict(self) -> dict[str, dict[str, float | None]]:
+    def to_dict(self) -> dict[str, dict[str, float | None] | None]:
         """Name of metric -> value, low and high, for JSON."""
-        return {name: interval.to_dict() for name, interval in vars(self).items()}
+        return {
+            name: None if interval is None else interval.to_dict()
+            for name, interval in self._named().items()
+        }
+
+    def _named(self) -> dict[str, Interval | None]:
+        named: dict[str, Interval | None] = {}
+        for name, value in vars(self).items():
+            named |= value if isinstance(value, Mapping) else {name: value}
+        return named
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> list[str]:

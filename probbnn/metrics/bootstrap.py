@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from probbnn.errors import InputError
+from probbnn.subsample import random_subset
 
 __all__ = [
     "Interval",
@@ -15,6 +16,7 @@ __all__ = [
     "bootstrap_counts",
     "bootstrap_each",
     "bootstrap_means",
+    "bootstrap_rows",
     "means",
     "rounded",
     "sums_before",
@@ -23,6 +25,8 @@ __all__ = [
 # Resamples are taken in blocks of so many counts, 256 kB: what is computed from them stays in a
 # core's own cache, and in memory that the process has already.
 _BLOCK = 2**15
+# Of more rows than this, a part is resampled.
+_MOST_ROWS = 100_000
 
 
 def rounded(number: float, digits: int) -> str:
@@ -194,6 +198,50 @@ def bootstrap_counts(
     return [
         Interval(float(value), float(low), float(high))
         for value, low, high in zip(values, *bounds, strict=True)
+    ]
+
+
+def bootstrap_rows(
+    metrics_of: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
+    num_examples: int,
+    rows_each: int = 1,
+    *,
+    num_resamples: int = 500,
+    seed: int = 0,
+) -> list[Interval]:
+    """95 % intervals by `bootstrap_counts`, of however many rows.
+
+    Of more than 100,000 a random part is resampled, and the deviations from its metrics are scaled
+    by the root of its share: as of an m out of n bootstrap, for metrics that are asymptotically
+    normal. Source: Bickel, Götze & van Zwet (1997), "Resampling fewer than n observations".
+
+    Args:
+        metrics_of: Takes indices of examples (m,), returns what `bootstrap_counts` takes for them.
+        num_examples: How many examples there are, each a unit that is resampled.
+        rows_each: How many rows each of them has.
+        num_resamples: See `bootstrap`.
+        seed: See `bootstrap`.
+
+    Raises:
+        InputError: As for `bootstrap_counts`.
+    """
+    size = max(1, _MOST_ROWS // rows_each)
+    everything = np.arange(num_examples)
+    if num_examples <= size:
+        return bootstrap_counts(
+            metrics_of(everything), num_examples, num_resamples=num_resamples, seed=seed
+        )
+    part = random_subset(num_examples, size)
+    intervals = bootstrap_counts(metrics_of(part), size, num_resamples=num_resamples, seed=seed)
+    (values,) = metrics_of(everything)(np.ones((1, num_examples), np.intp))
+    scale = np.sqrt(size / num_examples)
+    return [
+        Interval(
+            float(value),
+            float(value + scale * (found.low - found.value)),
+            float(value + scale * (found.high - found.value)),
+        )
+        for value, found in zip(values, intervals, strict=True)
     ]
 
 

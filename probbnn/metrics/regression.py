@@ -4,7 +4,9 @@ A predictive is taken for a Gaussian with its mean and standard deviation, which
 draws need not be; only an NLL from `probbnn.log_predictive` is that of the mixture itself.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -14,13 +16,16 @@ from scipy.special import ndtr, ndtri
 from probbnn.arrays import unmasked
 from probbnn.errors import InputError
 from probbnn.metrics._tables import Intervals
-from probbnn.metrics.bootstrap import Interval, bootstrap_counts, bootstrap_means, means
+from probbnn.metrics.bootstrap import Interval, bootstrap_means, bootstrap_rows, means
 
 __all__ = [
     "HasMoments",
     "RegressionEvaluation",
     "RegressionFidelity",
+    "SampleEvaluation",
     "evaluate_regression",
+    "evaluate_replicates",
+    "pit",
     "regression_fidelity",
 ]
 
@@ -41,7 +46,8 @@ class HasMoments(Protocol):
 class RegressionEvaluation(Intervals):
     """Metrics of a regression's predictive, with 95 % bootstrap intervals.
 
-    ``print`` it for a table. With k outputs each is a mean over them, but for ``nll``, their sum.
+    ``print`` it for a table. With k outputs each is a mean over them, but for ``nll``, their sum,
+    and `by_output` has them one by one.
 
     Attributes:
         rmse: Root of the mean squared error of the mean, in units of the targets.
@@ -51,6 +57,8 @@ class RegressionEvaluation(Intervals):
         coverage_50: Fraction of targets inside the central interval of 50 % probability.
         coverage_90: Likewise of 90 %.
         width_90: Mean width of the central 90 % interval, in units of the targets.
+        by_output: RMSE, CRPS and coverage of each output, ``"coverage_90[0]"``, …, where there are
+            several: noise that is right on average can be wrong for each of them.
     """
 
     _title: ClassVar = "regression"
@@ -61,6 +69,7 @@ class RegressionEvaluation(Intervals):
     coverage_50: Interval
     coverage_90: Interval
     width_90: Interval
+    by_output: Mapping[str, Interval] = field(default_factory=dict)
 
 
 def evaluate_regression(
@@ -113,26 +122,214 @@ def evaluate_regression(
     density = np.exp(-0.5 * z**2) / np.sqrt(2 * np.pi)
     crps = std * (z * (2 * ndtr(z) - 1) + 2 * density - 1 / np.sqrt(np.pi))
     absolute = np.abs(z)
-    squared_error, *others = (
-        np.mean(rows, axis=1)
-        for rows in (
-            error**2,
-            crps,
-            absolute <= _half_width(0.5),
-            absolute <= _half_width(0.9),
-            2 * _half_width(0.9) * std,
+    rows = {
+        "rmse": error**2,
+        "crps": crps,
+        "coverage_50": absolute <= _half_width(0.5),
+        "coverage_90": absolute <= _half_width(0.9),
+        "width_90": 2 * _half_width(0.9) * std,
+    }
+    found, by_output = _intervals(rows, {"nll": nll}, num_resamples, seed)
+    return RegressionEvaluation(**found, by_output=by_output)
+
+
+_OF_AN_OUTPUT = ("rmse", "crps", "coverage_50", "coverage_90")
+
+
+def _intervals(
+    rows: Mapping[str, np.ndarray], of_rows: Mapping[str, np.ndarray], num_resamples: int, seed: int
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Intervals of means over rows and outputs, and of each output where there are several.
+
+    Args:
+        rows: what is averaged, (n, k) each, by name; of what is called rmse, the root.
+        of_rows: likewise, (n,) each.
+        num_resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
+    """
+    columns = {name: np.mean(values, axis=1) for name, values in rows.items()} | dict(of_rows)
+    num_outputs = next(iter(rows.values())).shape[1]
+    if num_outputs > 1:
+        columns |= {
+            f"{name}[{k}]": rows[name][:, k].astype(float)
+            for name in _OF_AN_OUTPUT
+            for k in range(num_outputs)
+        }
+    names, values = list(columns), np.stack(list(columns.values()))
+    is_root = np.array([name.startswith("rmse") for name in names])
+
+    def metrics_of(examples: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        some = values.take(examples, axis=1)
+
+        def metrics(counts: np.ndarray) -> np.ndarray:
+            found = means(counts, some)
+            found[:, is_root] = np.sqrt(found[:, is_root])
+            return found
+
+        return metrics
+
+    intervals = bootstrap_rows(metrics_of, values.shape[1], num_resamples=num_resamples, seed=seed)
+    found = dict(zip(names, intervals, strict=True))
+    by_output = {name: found.pop(name) for name in names if name.endswith("]")}
+    return found, by_output
+
+
+@dataclass(frozen=True)
+class SampleEvaluation(Intervals):
+    """Metrics of a predictive that is a sample of each target, with 95 % bootstrap intervals.
+
+    For counts and for anything else that is no Gaussian. ``print`` it for a table. With k outputs
+    each is a mean over them, but for ``nll``, their sum, and `by_output` has them one by one.
+
+    Attributes:
+        rmse: Root of the mean squared error of the mean, in units of the targets.
+        nll: Mean negative log predictive density or probability of the targets, in nats; None
+            where it was not given.
+        crps: Mean continuous ranked probability score, in units of the targets (of counts: the
+            ranked probability score).
+        coverage_50: Fraction of targets whose `pit` lies in the central 50 %.
+        coverage_90: Likewise of 90 %.
+        width_90: Mean width of the central 90 % interval, in units of the targets.
+        pit_error: Largest distance of the distribution of `pit` from a uniform one
+            (Kolmogorov-Smirnov), in [0, 1]; about 0.9/√n where the predictive is right. Its
+            interval sits high, as resampling adds to it.
+        by_output: RMSE, CRPS and coverage of each output, ``"coverage_90[0]"``, …, where there are
+            several.
+    """
+
+    _title: ClassVar = "replicates"
+
+    rmse: Interval
+    nll: Interval | None
+    crps: Interval
+    coverage_50: Interval
+    coverage_90: Interval
+    width_90: Interval
+    pit_error: Interval
+    by_output: Mapping[str, Interval] = field(default_factory=dict)
+
+
+def pit(replicates: npt.ArrayLike, targets: npt.ArrayLike, *, seed: int = 0) -> np.ndarray:
+    """Randomised probability integral transform of each target, in (0, 1).
+
+    The rank of a target among the replicates, a random one among those that it ties with: uniform
+    if and only if targets and replicates are drawn from the same distributions, whether these are
+    continuous or of counts.
+
+    Source: Czado, Gneiting & Held (2009), "Predictive model assessment for count data"; Smith
+    (1985).
+
+    Args:
+        replicates: Draws from the predictive of each target, (S, n) or (S, n, k).
+        targets: True values, (n,) or (n, k).
+        seed: Seed of what is random.
+
+    Returns:
+        Shape (n, k).
+
+    Raises:
+        InputError: If an argument is not as described.
+
+    Examples:
+        >>> bool(0.5 < pit([[1], [2], [3]], [2.5])[0, 0] < 1)
+        True
+    """
+    drawn, values = _check_replicates(replicates, targets)
+    below, same = (drawn < values).sum(axis=0), (drawn == values).sum(axis=0)
+    place = np.random.default_rng(seed).random(values.shape) * (same + 1)
+    return (below + place) / (len(drawn) + 1)
+
+
+def evaluate_replicates(
+    replicates: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    log_predictive: npt.ArrayLike | None = None,
+    *,
+    mean: npt.ArrayLike | None = None,
+    num_resamples: int = 500,
+    seed: int = 0,
+) -> SampleEvaluation:
+    """Every metric of a predictive given by draws from it, with 95 % bootstrap intervals.
+
+    Coverage is that of the randomised `pit`, which has no ties to break. All intervals come from
+    the same resamples of rows: see `bootstrap`.
+
+    Source: Gneiting & Raftery (2007), eq. 21, for the CRPS of a sample.
+
+    Args:
+        replicates: Draws from the predictive of each target, (S, n) or (S, n, k).
+        targets: True values or counts, (n,) or (n, k).
+        log_predictive: Log density of each target, (n,), as `probbnn.log_predictive` returns it,
+            for the NLL; default: none.
+        mean: The predictive's means, (n,) or (n, k); default: the replicates'.
+        num_resamples: Number of bootstrap resamples, at least 1.
+        seed: Seed of the bootstrap and of the randomised PIT.
+
+    Raises:
+        InputError: If an argument is not as described, or the shapes do not fit.
+
+    Examples:
+        >>> import numpy as np
+        >>> rng = np.random.default_rng(0)
+        >>> metrics = evaluate_replicates(rng.poisson(3, (500, 400)), rng.poisson(3, 400))
+        >>> bool(abs(metrics.coverage_90.value - 0.9) < 0.06)
+        True
+    """
+    drawn, values = _check_replicates(replicates, targets)
+    centre = drawn.mean(axis=0) if mean is None else np.asarray(mean, float).reshape(values.shape)
+    ordered = np.sort(drawn, axis=0).astype(float)
+    number = len(ordered)
+    # E|X - X'| from order statistics, over pairs of two different replicates.
+    weights = (2 * np.arange(1, number + 1) - number - 1) / max(number * (number - 1) / 2, 1)
+    spread = np.tensordot(weights, ordered, axes=1)
+    rank = pit(drawn, values, seed=seed)
+    low, high = np.quantile(ordered, [0.05, 0.95], axis=0)
+    rows = {
+        "rmse": (values - centre) ** 2,
+        "crps": np.abs(ordered - values).mean(axis=0) - spread / 2,
+        "coverage_50": np.abs(rank - 0.5) <= 0.25,
+        "coverage_90": np.abs(rank - 0.5) <= 0.45,
+        "width_90": high - low,
+    }
+    of_rows = {}
+    if log_predictive is not None:
+        of_rows["nll"] = -_check_log_predictive(log_predictive, len(values))
+    found, by_output = _intervals(rows, of_rows, num_resamples, seed)
+    nll = found.pop("nll", None)
+    (pit_error,) = bootstrap_rows(
+        lambda examples: partial(_pit_error, rank=rank[examples]),
+        len(rank),
+        num_resamples=num_resamples,
+        seed=seed,
+    )
+    return SampleEvaluation(nll=nll, **found, pit_error=pit_error, by_output=by_output)
+
+
+def _pit_error(counts: np.ndarray, rank: np.ndarray) -> np.ndarray:
+    """Kolmogorov-Smirnov distance from uniform of resamples (block, n), (block, 1)."""
+    num_rows, num_outputs = rank.shape
+    order = np.argsort(rank, axis=None)
+    ordered = rank.ravel()[order]
+    before = np.cumsum(counts[:, order // num_outputs], axis=1) / (num_rows * num_outputs)
+    drawn = counts[:, order // num_outputs] / (num_rows * num_outputs)
+    above, below = (before - ordered).max(axis=1), (ordered - (before - drawn)).max(axis=1)
+    return np.maximum(above, below)[:, None]
+
+
+def _check_replicates(
+    replicates: npt.ArrayLike, targets: npt.ArrayLike
+) -> tuple[np.ndarray, np.ndarray]:
+    """Replicates (S, n, k) and targets (n, k)."""
+    drawn = np.asarray(replicates)
+    if drawn.ndim < 2 or not drawn.size or drawn.dtype.kind not in "biuf":
+        raise InputError(
+            f"replicates have shape {drawn.shape}; expected numbers (S, n) or (S, n, k), at least "
+            "one for each of at least one target."
         )
-    )
-    columns = np.stack([squared_error, nll, *others])
-
-    def metrics(counts: np.ndarray) -> np.ndarray:
-        found = means(counts, columns)
-        found[:, 0] = np.sqrt(found[:, 0])
-        return found
-
-    return RegressionEvaluation(
-        *bootstrap_counts(metrics, len(mean), num_resamples=num_resamples, seed=seed)
-    )
+    if not np.isfinite(drawn).all():
+        raise InputError("replicates contain NaN or infinity: look for divergent draws.")
+    drawn = drawn.reshape(*drawn.shape[:2], -1)
+    return drawn, _check_targets(targets, drawn[0])
 
 
 def _half_width(level: float) -> float:

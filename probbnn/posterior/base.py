@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from probbnn.data.sources import num_examples
 from probbnn.errors import InputError
+from probbnn.tree import check_structure
 from probbnn.types import Batch, DataSource, Position, PRNGKey
 
 __all__ = ["Posterior"]
@@ -68,7 +70,10 @@ class Posterior(abc.ABC):
 
     @abc.abstractmethod
     def pointwise_loglikelihood_fn(self, position: Position, minibatch: Batch) -> jax.Array:
-        """Log likelihood of each example of a minibatch, shape ``(b,)``; 0 where masked out."""
+        """Log likelihood of each example of a minibatch, ``(b,)``; 0 where masked out.
+
+        Times its weight, where the minibatch has weights.
+        """
 
     @property
     def has_control_variates(self) -> bool:
@@ -109,7 +114,8 @@ class Posterior(abc.ABC):
         b unmasked examples is scaled by N/b.
         """
         minibatch = Batch(*minibatch)
-        count = minibatch.inputs.shape[0] if minibatch.mask is None else minibatch.mask.sum()
+        size = num_examples(minibatch.inputs)
+        count = size if minibatch.mask is None else minibatch.mask.sum()
 
         def plain(position: Position) -> jax.Array:
             loglikelihood = self.pointwise_loglikelihood_fn(position, minibatch).sum()
@@ -176,6 +182,10 @@ class Posterior(abc.ABC):
         centered._control = _ControlVariate(jax.tree.map(jnp.asarray, center), value, grad)
         return centered
 
+    def as_position(self, values: Any) -> Position:
+        """A position of what somebody may have for one; leading axes stay."""
+        return values
+
     def program(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """What ``build`` made when it was first asked for under this key, such as a compiled step.
 
@@ -195,12 +205,7 @@ class Posterior(abc.ABC):
     def check_position(self, position: Position) -> None:
         """Raise `InputError` unless ``position`` has the structure and shapes of `init`'s."""
         expected = jax.eval_shape(self.init, jax.random.key(0))
-        structures = str(jax.tree.structure(position)), str(jax.tree.structure(expected))
-        if structures[0] != structures[1]:
-            raise InputError(
-                f"the position has the structure {structures[0]}; those of this log density have "
-                f"{structures[1]}"
-            )
+        check_structure(position, expected)
         for (path, leaf), wanted in zip(
             jax.tree.leaves_with_path(position), jax.tree.leaves(expected), strict=True
         ):

@@ -131,6 +131,7 @@ def _content(
         ],
         "settings": run_tables.settings_table(runs),
         "metrics": run_tables.metrics_table(runs),
+        "parts": run_tables.parts_table(runs),
         "detection": run_tables.detection_table(runs),
         "temperature": run_tables.temperature_table(runs),
         "cost": run_tables.cost_table(runs),

@@ -41,7 +41,8 @@ def facts_table(run: Run) -> Table:
     rows = [
         ["preset", f"{experiment.name or NONE}: {experiment.summary}"],
         ["network", experiment.network or NONE],
-        ["prior", f"N(0, σ²) with σ = {setting(experiment.prior_scale)}"],
+        ["likelihood", experiment.likelihood or NONE],
+        ["prior", _prior(experiment.prior_scale)],
         *(
             [label, f"{data.name}, {number(data.size, 'd')} examples, {data.fingerprint}"]
             for label, data in record.data.items()
@@ -52,6 +53,11 @@ def facts_table(run: Run) -> Table:
         ["versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())],
     ]
     return Table(f"The run {run.name}", ["what", "which"], rows)
+
+
+def _prior(scale: object) -> str:
+    # Another prior is on record as Python writes it.
+    return scale if isinstance(scale, str) else f"N(0, σ²) with σ = {setting(scale)}"
 
 
 def settings_table(runs: Sequence[Run]) -> Table:
@@ -117,6 +123,9 @@ _METRICS = {
     "coverage_90": _Metric(
         "in 90 %", ".1f", 100, "In 90 %: targets within the central 90 % interval, in %."
     ),
+    "pit_error": _Metric(
+        "PIT", ".3f", 1, "PIT: distance of the randomised PIT from uniform (Kolmogorov-Smirnov)."
+    ),
 }
 _OF_A_CLASSIFIER = ("accuracy", "nll", "brier", "ece", "aurc")
 
@@ -146,6 +155,49 @@ def metrics_table(runs: Sequence[Run]) -> Table:
         "All but accuracy are better when smaller." if "accuracy" in shown else "",
     ]
     return _table("On the test set", header, rows, " ".join(note), runs, num_labels=2)
+
+
+# Of more classes than this, a table has no room for each.
+_MAX_PARTS = 12
+_OF_PARTS = {
+    "balanced_accuracy": _Metric("balanced", ".1f", 100, ""),
+    "accuracy": _Metric("", ".1f", 100, ""),
+    "rmse": _Metric("RMSE", ".4g", 1, ""),
+    "crps": _Metric("CRPS", ".4g", 1, ""),
+    "coverage_90": _Metric("in 90 %", ".1f", 100, ""),
+}
+
+
+def parts_table(runs: Sequence[Run]) -> Table:
+    """How good the usual predictive of each method is for each class, or each output."""
+    found = [
+        (run, entry.label, predictive.intervals)
+        for run, entry in _finished(runs)
+        for predictive in list(entry.metrics.sets.get("test", {}).values())[:1]
+    ]
+    # Named "accuracy[fig]" or "coverage_90[0]", and the mean over the classes.
+    split = {name: name.removesuffix("]").partition("[") for *_, of in found for name in of}
+    shown = {
+        name: (_OF_PARTS[metric], part)
+        for name, (metric, _, part) in split.items()
+        if metric in _OF_PARTS and (part or name == "balanced_accuracy")
+    }
+    if len({part for _, part in shown.values()}) > 1 + _MAX_PARTS:
+        shown = {name: column for name, column in shown.items() if not column[1]}
+    header = ["method", *(f"{metric.heading} {part}".strip() for metric, part in shown.values())]
+    rows = [
+        (
+            run,
+            [label, *(value_of(of.get(n), m.spec, m.factor) for n, (m, _) in shown.items())],
+        )
+        for run, label, of in found
+        if shown
+    ]
+    note = (
+        "On the test set: of each class, the share of its examples that is right, in %, and the "
+        "mean of these (balanced); or each output's own metrics."
+    )
+    return _table("By class or output", header, rows, note, runs)
 
 
 def _unless_floor(kind: str, metric: str, text: str) -> str:

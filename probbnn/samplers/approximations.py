@@ -4,10 +4,9 @@ The steps of warm-up are those of the fit; after them, each step is an independe
 one fit from its own start, so that chains that disagree have found different modes.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,15 +27,19 @@ from probbnn.checks import check_positive
 from probbnn.errors import InputError, one_of
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
-from probbnn.posterior.numpyro_model import NumPyroModel, to_numpyro
+from probbnn.posterior.last_layer import last_layers
+from probbnn.posterior.numpyro_model import to_numpyro
 from probbnn.samplers.base import Kernel, Method, as_schedule, check_step_size
 from probbnn.samplers.from_numpyro import network_of
 from probbnn.samplers.from_optax import optimizer
-from probbnn.tree import layers
+from probbnn.tree import leaf_names, matching, nearest
 from probbnn.types import Batch, Position, PRNGKey, PyTree, StepSize
 
 __all__ = ["SVI", "DiagonalLaplace", "FitInfo", "FitState", "Laplace", "LowRankSVI"]
 
+# Where the default learning rate starts. A fit by a constant one is short of the width after some
+# thousand steps, if it is small, and goes on moving if it is large.
+_PEAK_STEP_SIZE = 1e-2
 # A dense precision matrix of more rows than this is no longer a small target's.
 _MAX_DENSE = 5_000
 
@@ -75,7 +78,8 @@ class SVI(Method, name="svi"):
     Attributes:
         guide: ``"normal"``, independent coordinates (mean field), or ``"low_rank"``, diagonal
             plus rank √d.
-        step_size: learning rate of Adam, or a schedule.
+        step_size: learning rate of Adam, or a schedule; ``None``: falling from 0.01 to 0 over the
+            steps of the fit, by a cosine.
         init_scale: standard deviation of every coordinate at the start.
         num_draws: draws from each fit.
 
@@ -89,7 +93,7 @@ class SVI(Method, name="svi"):
     }
 
     guide: str = "normal"
-    step_size: StepSize = 1e-3
+    step_size: StepSize | None = None
     init_scale: float = 0.01
     num_draws: int = 500
 
@@ -104,6 +108,10 @@ class SVI(Method, name="svi"):
         """Draws from a fit after all steps."""
         return self.num_draws
 
+    def default_step_size(self, data_size: int) -> float:
+        """Where the step size starts if it is ``None``."""
+        return _PEAK_STEP_SIZE
+
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that fits ``target`` and draws from the fit.
 
@@ -112,7 +120,7 @@ class SVI(Method, name="svi"):
         """
         network = network_of(target, self.name)
         model = to_numpyro(network)
-        optimiser = optax.adam(as_schedule(self.step_size))
+        optimiser = _adam(self.step_size, num_warmup)
         one_example = network.data.gather(slice(1))
 
         def engine(position: Position) -> tuple[NumPyroSVI, AutoGuide]:
@@ -169,10 +177,13 @@ class Laplace(Method, name="laplace"):
     networks".
 
     Attributes:
-        covariance: ``"last_layer"``, all of the Hessian in the parameters of the last layer, the
-            others at their estimates (the last by name, numbers in their natural order, among the
-            layers that have a matrix); or ``"diagonal"``, the Hessian's diagonal.
-        step_size: learning rate of Adam towards the MAP estimate, or a schedule.
+        covariance: ``"last_layer"``, all of the Hessian in the parameters of the layer whose
+            output is the network's, the others at their estimates; or ``"diagonal"``, the
+            Hessian's diagonal.
+        layer: dotted path of the layer to take for the last, or of several, as a pattern (see
+            `probbnn.tree.matching`); ``None``: found from the computation.
+        step_size: learning rate of Adam towards the MAP estimate, or a schedule; ``None``: falling
+            from 0.01 to 0 over the steps of the fit, by a cosine.
         num_draws: draws around each estimate. Where the Hessian has no inverse that is a
             covariance they are not finite, and the chain counts as diverged.
 
@@ -181,12 +192,18 @@ class Laplace(Method, name="laplace"):
     """
 
     covariance: str = "last_layer"
-    step_size: StepSize = 1e-3
+    layer: str | None = None
+    step_size: StepSize | None = None
     num_draws: int = 500
 
     def __post_init__(self) -> None:
         super().__post_init__()
         one_of(self.covariance, ("last_layer", "diagonal"), "covariance")
+        if self.layer is not None and self.covariance != "last_layer":
+            raise InputError(
+                f"layer is {self.layer!r} beside covariance={self.covariance!r}, which is of all "
+                "layers; leave one of them out"
+            )
         check_step_size(self.step_size)
         check_positive(num_draws=self.num_draws)
 
@@ -194,6 +211,10 @@ class Laplace(Method, name="laplace"):
     def num_fitted_draws(self) -> int:
         """Draws from a fit after all steps."""
         return self.num_draws
+
+    def default_step_size(self, data_size: int) -> float:
+        """Where the step size starts if it is ``None``."""
+        return _PEAK_STEP_SIZE
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that climbs to a mode of ``target`` and draws around it.
@@ -206,7 +227,7 @@ class Laplace(Method, name="laplace"):
         model = to_numpyro(network)
         shapes = model.params(network.shapes)
         is_last = self.covariance == "last_layer"
-        free = _last_layer(network, model) if is_last else set(shapes)
+        free = _last_layer(network, list(shapes), self.layer) if is_last else set(shapes)
         size = sum(shapes[name].size for name in free)
         if size > _MAX_DENSE:
             raise InputError(
@@ -216,7 +237,7 @@ class Laplace(Method, name="laplace"):
             )
         climb = optimizer(
             network.value_and_grad_estimator,
-            optax.adam(as_schedule(self.step_size)),
+            _adam(self.step_size, num_warmup),
             network.data_size,
         )
         # A product with the Hessian costs about two gradients over all the data.
@@ -267,6 +288,12 @@ class DiagonalLaplace(Laplace, name="laplace_diagonal"):
     covariance: str = "diagonal"
 
 
+def _adam(step_size: StepSize | None, num_steps: int) -> optax.GradientTransformation:
+    if step_size is None:
+        return optax.adam(optax.cosine_decay_schedule(_PEAK_STEP_SIZE, num_steps))
+    return optax.adam(as_schedule(step_size))
+
+
 def _fit_kernel(
     init: Callable[..., FitState],
     step: Callable[..., tuple[FitState, FitInfo]],
@@ -290,26 +317,27 @@ def _drawn(target: LogDensity, state: FitState, position: Position) -> tuple[Fit
     return state._replace(position=position), info
 
 
-def _last_layer(target: LogDensity, model: NumPyroModel) -> set[str]:
-    """Sites of the last layer, by name, that holds a matrix."""
-    sites = list(model.params(target.shapes).items())
-    found = {
-        layer: {sites[i][0] for i in members}
-        for layer, members in layers(target.shapes).items()
-        if any(sites[i][1].ndim >= 2 for i in members)
-    }
-    if not found:
+def _last_layer(target: LogDensity, sites: list[str], layer: str | None) -> set[str]:
+    """Sites of the parameters of the last layer, or of the one that is called so."""
+    parts = target.split(jax.tree.unflatten(jax.tree.structure(target.shapes), sites))
+    network = jax.tree.leaves(parts.network)
+    if layer is not None:
+        names = leaf_names(target.split(target.shapes).network)
+        found = set(matching(layer, names))
+        if not found:
+            raise InputError(
+                f"layer is {layer!r}, which is none of the network's; its parameters are "
+                f"{', '.join(names)}{nearest(layer, names)}"
+            )
+        return {site for site, name in zip(network, names, strict=True) if name in found}
+    one = jax.tree.map(lambda leaf: leaf[:1], target.data.gather(slice(1)).inputs)
+    last = last_layers(target.network.apply, target.split(target.shapes).network, one)
+    if not last:
         raise InputError(
-            "no layer of the network holds a matrix, so none is its last; use covariance='diagonal'"
+            "no layer with a matrix was found whose output is the network's; name it by layer=…, "
+            "or use covariance='diagonal'"
         )
-    return found[max(found, key=_natural_order)]
-
-
-def _natural_order(name: str) -> list[Any]:
-    """Sorts Dense_10 behind Dense_9."""
-    return [
-        (part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name)
-    ]
+    return {network[i] for index in last.values() for i in index}
 
 
 def _hessian(fn: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:

@@ -14,13 +14,15 @@ from typing import Any, ClassVar, Literal, NamedTuple, Self
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from probbnn.checks import check_fields, check_positive
 from probbnn.errors import one_of
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.registry import LINES, Family
 from probbnn.samplers.schedules import Cyclical
-from probbnn.types import Info, PyTree, State, StepSize
+from probbnn.subsample import random_subset
+from probbnn.types import Info, PRNGKey, PyTree, State, StepSize
 
 __all__ = [
     "MEAN_LOSS_RATE",
@@ -34,10 +36,14 @@ __all__ = [
     "check_step_size",
     "check_temperature",
     "kinetic_temperature",
+    "largest_curvature",
 ]
 
 MEAN_LOSS_RATE = 0.02
 """A step size of this over N is stable wherever the mean loss is with this learning rate."""
+
+# Of how many examples, and with how many products, the largest curvature is estimated.
+_NUM_EXAMPLES, _NUM_PRODUCTS = 1_000, 20
 
 ChainMethod = Literal["vectorized", "parallel"]
 """How chains run: as one batch, or each in a thread of its own."""
@@ -177,6 +183,13 @@ class Method:
         """The step size where it is ``None``, for N examples."""
         return MEAN_LOSS_RATE / data_size
 
+    def stable_step_size(self, target: Posterior) -> float | None:
+        """A step size that does not blow up where chains start, ``None`` where nobody knows.
+
+        For whoever finds that the default, which knows N alone, does.
+        """
+        return None
+
     def settings(self, data_size: int) -> dict[str, Any]:
         """All settings that the method runs with on N examples, as they go on record."""
         found = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -203,6 +216,30 @@ def kinetic_temperature(momentum: PyTree) -> jax.Array:
     """‖u‖²/d, a scalar, of a momentum u that is N(0, T) distributed at temperature T."""
     size = sum(leaf.size for leaf in jax.tree.leaves(momentum))
     return optax.tree.norm(momentum, squared=True) / size
+
+
+def largest_curvature(target: Posterior) -> float:
+    """Largest eigenvalue, in absolute value, of the Hessian of the log density at a start.
+
+    An estimate by power iteration, from at most 1,000 examples.
+    """
+    some = random_subset(target.data_size, _NUM_EXAMPLES)
+
+    def estimate(start_key: PRNGKey, direction_key: PRNGKey) -> jax.Array:
+        start, unravel = ravel_pytree(target.init(start_key))
+        batch = target.data.gather(some)
+        gradient = jax.grad(lambda x: target.logdensity_estimator(unravel(x), batch))
+
+        def product(v: jax.Array) -> jax.Array:
+            return jax.grad(lambda x: jnp.vdot(gradient(x), v))(start)
+
+        def iterate(_: int, v: jax.Array) -> jax.Array:
+            return product(v / jnp.linalg.norm(v))
+
+        v = jax.random.normal(direction_key, start.shape, start.dtype)
+        return jnp.linalg.norm(jax.lax.fori_loop(0, _NUM_PRODUCTS, iterate, v))
+
+    return float(jax.jit(estimate)(*jax.random.split(jax.random.key(0))))
 
 
 def as_schedule(step_size: StepSize) -> Callable[[Any], Any]:

@@ -21,6 +21,7 @@ from probbnn.samplers.base import (
     check_step_size,
     check_temperature,
     kinetic_temperature,
+    largest_curvature,
 )
 from probbnn.types import Batch, Position, PRNGKey, PyTree, StepSize, ValueAndGrad
 
@@ -95,6 +96,10 @@ class SGLD(Method, name="sgld"):
         super().__post_init__()
         check_step_size(self.step_size)
         check_temperature(self.temperature)
+
+    def stable_step_size(self, target: Posterior) -> float | None:
+        """See `Method.stable_step_size`: a quarter of what would be unstable."""
+        return 0.5 / largest_curvature(target)
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that samples ``target``."""
@@ -184,6 +189,10 @@ class BlackJAXSGHMC(Method, name="blackjax_sghmc"):
         """The step size where it is ``None``, for N examples."""
         return (MEAN_LOSS_RATE / data_size) ** 0.5
 
+    def stable_step_size(self, target: Posterior) -> float | None:
+        """See `Method.stable_step_size`: less than half a turn in the L steps."""
+        return 1.5 / self.num_integration_steps / largest_curvature(target) ** 0.5
+
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that samples ``target``."""
         method = replace(self, step_size=self.settings(target.data_size)["step_size"])
@@ -269,6 +278,10 @@ class SGNHT(Method, name="sgnht"):
     def default_step_size(self, data_size: int) -> float:
         """The step size where it is ``None``, for N examples."""
         return (MEAN_LOSS_RATE / data_size) ** 0.5
+
+    def stable_step_size(self, target: Posterior) -> float | None:
+        """See `Method.stable_step_size`: what Euler's method gains there, the thermostat takes."""
+        return 0.1 / largest_curvature(target) ** 0.5
 
     def build(self, target: Posterior, *, num_warmup: int, batch_size: int) -> Kernel:
         """The kernel that samples ``target``."""

@@ -150,8 +150,8 @@ class MCLMC(Method, name="mclmc"):
         def init_fn(position: Position, rng_key: PRNGKey) -> MCLMCState:
             return MCLMCState(
                 blackjax.mcmc.mclmc.init(position, target.logdensity_fn, rng_key),
-                jnp.asarray(np.sqrt(dim), jnp.float32),
-                jnp.asarray(0.25 * np.sqrt(dim), jnp.float32),
+                jnp.asarray(np.sqrt(dim), float),
+                jnp.asarray(0.25 * np.sqrt(dim), float),
                 jnp.ones(dim),
                 jnp.zeros((), jnp.float32),
                 _Tuning(

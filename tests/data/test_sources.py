@@ -1,14 +1,16 @@
-"""Minibatch streams: every example once an epoch, each epoch anew, each chain on its own."""
+"""Minibatch streams: every example once an epoch, each chain on its own; data of any kind."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
+import scipy.sparse
 from numpy.testing import assert_array_equal
 
 import probbnn as pb
 from probbnn.data import sources
-from probbnn.data.sources import DeviceArrays
+from probbnn.data.sources import DeviceArrays, arrays_of
 
 
 def stream_of(rng_key, data_size, batch_size, num_steps):
@@ -89,3 +91,88 @@ def test_a_slice_gathers_without_a_copy_of_all():
     source = DeviceArrays(jnp.arange(5), jnp.arange(5))
     assert source.gather(slice(None)).inputs is source.inputs
     assert_array_equal(source.gather(np.array([3, 1])).inputs, [3, 1])
+
+
+# What users have
+
+
+class Tensor:
+    """What Torch and TensorFlow offer NumPy."""
+
+    def __init__(self, values):
+        self._values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self._values, dtype)
+
+
+class OnDevice:
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.\nUse Tensor.cpu()")
+
+
+X = np.arange(12.0, dtype=np.float32).reshape(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "inputs", "targets"),
+    [
+        ((Tensor(X), Tensor([0, 1, 2, 0])), X, [0, 1, 2, 0]),
+        ((X.tolist(), [0, 1, 2, 0]), X, [0, 1, 2, 0]),
+        ((pd.DataFrame(X, columns=list("abc")), pd.Series([0, 1, 2, 0])), X, [0, 1, 2, 0]),
+        (
+            (pd.DataFrame({"a": [1, 2, 3, 4], "b": [True, False, True, True]}), [0, 1, 1, 0]),
+            [[1, 1], [2, 0], [3, 1], [4, 1]],
+            [0, 1, 1, 0],
+        ),
+        ((X, pd.Series(["u", "v", "w", "u"])), X, ["u", "v", "w", "u"]),
+        ((X, pd.DataFrame({"class": ["u", "v", "w", "u"]})), X, ["u", "v", "w", "u"]),
+        ((X, pd.Series(["u", "v", "w", "u"]).astype("category")), X, ["u", "v", "w", "u"]),
+    ],
+    ids=["tensors", "lists", "frame", "columns", "names", "frame of names", "category"],
+)
+def test_frames_tensors_and_names_become_arrays(given, inputs, targets):
+    found = arrays_of(given)
+    assert_array_equal(found[0], inputs)
+    assert_array_equal(found[1], targets)
+    assert found[0].dtype.kind == "f" or not hasattr(given[0], "columns")
+
+
+def test_several_inputs_are_arrays_each():
+    inputs, _ = arrays_of(({"a": Tensor(X), "b": pd.DataFrame(X)}, [0, 1, 2, 0]))
+    assert_array_equal(inputs["a"], X)
+    assert_array_equal(inputs["b"], X)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda: (pd.DataFrame({"a": [1.0, 2], "town": ["x", "y"]}), [0, 1]), "column 'town' of"),
+        (lambda: (scipy.sparse.csr_matrix(X), [0, 1, 2, 0]), r"sparse .* give inputs.toarray\(\)"),
+        (lambda: (OnDevice(), [0, 1]), "inputs are a OnDevice, of which NumPy makes no array"),
+        (lambda: ((X, X[:2]), [0, 1, 2, 0]), "the same number of examples"),
+        (lambda: (np.array(["a", "b"]), [0, 1]), "inputs are <U1 and targets int64; both must be"),
+        (lambda: (np.array([X, None], object), [0, 1]), "both must be numbers: encode"),
+        (lambda: ({}, [0, 1]), "hold no array; give at least one of each"),
+        (lambda: X, "data is a ndarray; give a Dataset or a pair"),
+        (lambda: (np.full((2, 1), np.nan), [0, 1]), "inputs contain NaN or infinity"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_one_line(data, message):
+    with pytest.raises(pb.InputError, match=message) as caught:
+        arrays_of(data())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.ones(3), r"weights have shape \(3,\) for 23 examples"),
+        (-np.ones(23), "none negative and at least one positive"),
+        (np.zeros(23), "none negative and at least one positive"),
+        ("balanced", "weights have shape"),
+    ],
+)
+def test_weights_that_do_not_fit_are_one_line(classes, weights, message):
+    with pytest.raises(pb.InputError, match=message):
+        pb.LogDensity(pb.MLP(hidden=(), num_outputs=4), classes, weights=weights)

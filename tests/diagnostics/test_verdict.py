@@ -220,6 +220,12 @@ def test_nothing_that_moves_is_nothing_to_trust():
     assert judge(np.ones((4, 100, 3)), meters()).cause == "nothing ever changes"
 
 
+@pytest.mark.parametrize("given", [None, xr.DataTree()])
+def test_a_verdict_is_of_what_diagnose_found(given):
+    with pytest.raises(pb.InputError, match=f"of a {type(given).__name__}; give what diagnose"):
+        pb.judge(given)
+
+
 def test_a_verdict_is_text_and_json():
     verdict = judge(independent(), meters(measured=(1, 0.9, 1.1), noise=(0.09, 0.08, 0.1)))
     assert str(verdict).startswith(f"{BIASED}: the minibatch noise")

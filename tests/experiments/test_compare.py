@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-import probbnn as pb
 from probbnn.cli import main
 from probbnn.experiments import compare as comparison
 from probbnn.experiments import method, reference
@@ -17,6 +16,7 @@ from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.presets import COMPARISONS
 from probbnn.experiments.records import ComparisonRecord, PathPoint
 from probbnn.experiments.setup import prepare, sample_method
+from probbnn.posterior.numpyro_model import NumPyroModel
 from probbnn.report import comparison as page
 
 SHORT_NUTS = MethodRun("NUTS", 2, 40, 0.5, 20, {"max_tree_depth": 3})
@@ -228,12 +228,12 @@ def test_interrupted_comparison_keeps_what_it_had(diabetes_experiment, tmp_path,
 
 
 def test_another_density_stops_the_comparison(diabetes_experiment, tmp_path, monkeypatch, capsys):
-    honest = pb.LearnedGaussian.numpyro_distribution
+    honest = NumPyroModel.position
 
-    def doubled(self, outputs, **own):
-        return honest(self, 2 * outputs, **own)
+    def doubled(self, params):
+        return jax.tree.map(lambda leaf: 2 * leaf, honest(self, params))
 
-    monkeypatch.setattr(pb.LearnedGaussian, "numpyro_distribution", doubled)
+    monkeypatch.setattr(NumPyroModel, "position", doubled)
     with pytest.raises(MismatchError, match="NumPyro sees another log density"):
         compare(diabetes_experiment, tmp_path / "a", progress=False)
     content = json.loads((tmp_path / "a" / "comparison.json").read_text())

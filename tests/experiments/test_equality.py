@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy import stats
 from scipy.special import log_softmax
-from targets import INPUTS, LABELS, ONE, PER_LEAF, TARGETS, TWO
+from targets import INPUTS, LABELS, ONE, PER_LEAF, TARGETS
 
 import probbnn as pb
 from probbnn.experiments import equality
@@ -126,21 +126,6 @@ def test_positions_are_of_the_initialiser_and_of_the_prior(categorical):
 
 
 # It fails
-
-
-class Off(pb.Gaussian):
-    """Whose distribution for NumPyro has another scale, by a relative `off`."""
-
-    off = 1e-2
-
-    def numpyro_distribution(self, outputs, **own):
-        return pb.Gaussian(self.scale * (1 + self.off)).numpyro_distribution(outputs)
-
-
-@pytest.mark.parametrize(("targets", "off"), [(ONE, 1e-7), (TWO, 1e-2)], ids=["(N,)", "(N, k)"])
-def test_a_likelihood_at_odds_with_its_numpyro_distribution_is_found(targets, off, monkeypatch):
-    monkeypatch.setattr(Off, "off", off)
-    assert disagreement(linear(targets, Off(0.3))) == {"NumPyro"}
 
 
 def scaled_prior(target):

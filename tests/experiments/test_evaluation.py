@@ -84,5 +84,5 @@ def test_scores_and_kinds(target, classes, regression, values):
 
 
 def test_a_kind_that_nothing_is_known_of():
-    with pytest.raises(pb.InputError, match="no metrics for a str; expected Predictive or Gauss"):
+    with pytest.raises(pb.InputError, match="no metrics for a str; expected a Predictive of"):
         task_of("a sentence")

@@ -1,5 +1,7 @@
 """`sample` and the registry of methods, as a user meets them."""
 
+import io
+import re
 from typing import NamedTuple
 
 import jax
@@ -7,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from blackjax.base import SamplingAlgorithm
+from flax import nnx
+from flax.core import freeze
 from numpy.testing import assert_array_equal
 
 import probbnn as pb
@@ -228,7 +232,15 @@ def test_progress_bar_names_the_method_and_counts_steps(target, monkeypatch):
     monkeypatch.setattr("probbnn.inference.loop.tqdm", Bar)
     sample(target, progress=True)
     ((bar, total, description, disable),) = bars
-    assert (bar.count, total, description, disable) == (6, 6, "sgld", None)
+    assert (bar.count, total, description, disable) == (6, 6, "sgld", True)  # stderr is a file
+    # A cell of a notebook is no terminal, and somebody sees it all the same.
+    monkeypatch.setattr("sys.stderr", type("OutStream", (io.StringIO,), {"__module__": KERNEL})())
+    sample(target, progress=True)
+    sample(target, progress=False)
+    assert [disable for *_, disable in bars] == [True, False, True]
+
+
+KERNEL = "ipykernel.iostream"
 
 
 def test_a_second_run_of_equal_shapes_compiles_nothing(classes):
@@ -314,11 +326,57 @@ def test_chains_start_where_they_are_told(target):
 
 
 @pytest.mark.parametrize(
+    "form",
+    [
+        lambda parameters, path: parameters,
+        lambda parameters, path: {"params": parameters},
+        lambda parameters, path: freeze({"params": parameters, "batch_stats": {}}),
+        lambda parameters, path: jax.tree.map(lambda leaf: leaf.astype(jnp.float16), parameters),
+        lambda parameters, path: orbax(path, {"params": parameters}),
+    ],
+    ids=["parameters", "variables", "FrozenDict", "float16", "Orbax"],
+)
+def test_a_checkpoint_in_any_form_is_the_start_of_every_chain(target, form, tmp_path):
+    parameters = jax.tree.map(lambda leaf: jnp.round(8 * leaf) / 8, target.init(jax.random.key(3)))
+    given = form(parameters, tmp_path / "checkpoint")
+    draws = sample(target, num_chains=2, initial_positions=given, step_size=1e-20)
+
+    def check(kept, leaf):
+        assert kept.dtype == np.float32
+        np.testing.assert_allclose(kept[:, -1], np.stack([leaf, leaf]), atol=1e-6)
+
+    jax.tree.map(check, draws.positions, parameters)
+
+
+def orbax(path, variables):
+    orbax_checkpoint = pytest.importorskip("orbax.checkpoint")
+    orbax_checkpoint.PyTreeCheckpointer().save(path, variables)
+    return path
+
+
+def test_an_nnx_module_that_was_trained_is_a_start(classes):
+    module = nnx.Linear(3, 4, rngs=nnx.Rngs(7))
+    target = pb.LogDensity(lambda rngs: nnx.Linear(3, 4, rngs=rngs), classes)
+    draws = sample(target, num_chains=1, initial_positions=module, step_size=1e-20)
+    np.testing.assert_allclose(draws.positions["kernel"][0, -1], module.kernel[...], atol=1e-6)
+
+
+def test_parameters_of_the_likelihood_start_where_they_always_do(values):
+    target = pb.LogDensity(
+        pb.MLP(hidden=(), num_outputs=1), values, likelihood=pb.LearnedGaussian()
+    )
+    parameters = pb.MLP(hidden=(), num_outputs=1).init(jax.random.key(1), values[0])
+    draws = sample(target, num_chains=2, initial_positions=parameters, step_size=1e-20)
+    np.testing.assert_allclose(draws.positions["log_noise_scale"], 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda p: {"Dense_0": p["Dense_0"]}, "the position has the structure"),
+        (lambda p: {"Dense_0": p["Dense_0"]}, "the position has no Dense_1.bias"),
         (lambda p: jax.tree.map(lambda x: x[:1], p), "leading\\s+axis of the 2 chains"),
         (lambda p: jax.tree.map(lambda x: x[0, 0], p), "leading\\s+axis of the 2 chains"),
+        (lambda p: {**p, "Dense_1": jax.tree.map(lambda x: x[0], p["Dense_1"])}, "none of them"),
         (lambda p: jax.tree.map(lambda x: x[..., :1], p), r"\['Dense_0'\]\['bias'\] has shape"),
     ],
 )
@@ -326,6 +384,28 @@ def test_starting_positions_that_do_not_fit_are_refused(target, change, message)
     start = jax.vmap(target.init)(jax.random.split(jax.random.key(9), 2))
     with pytest.raises(pb.InputError, match=message):
         sample(target, num_chains=2, initial_positions=change(start))
+
+
+@pytest.mark.parametrize("name", ["sgld", "blackjax_sghmc"])
+def test_a_default_step_size_that_is_too_large_names_one_that_is_not(name):
+    """A linear regression with noise .1: the default does not know how steep that is."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 3)).astype(np.float32)
+    targets = (inputs @ [1.0, -2.0, 0.5] + 0.1 * rng.normal(size=200)).astype(np.float32)
+    target = pb.LogDensity(
+        pb.MLP(hidden=(), num_outputs=1), (inputs, targets), likelihood=pb.Gaussian(0.1)
+    )
+    settings = {"num_chains": 2, "num_steps": 2_000, "batch_size": 50}
+    with pytest.raises(pb.DivergenceError, match="the default step size, .*, knows") as caught:
+        sample(target, name, **settings)
+    step_size = float(re.search(r"step_size=(\S+) would be stable", str(caught.value))[1])
+    draws = sample(target, name, step_size=step_size, **settings)
+    kernel = draws.positions["Dense_0"]["kernel"][..., 0]
+    np.testing.assert_allclose(kernel.mean(axis=(0, 1)), [1.0, -2.0, 0.5], atol=0.1)
+    # With a step size of one's own there is no more to be said.
+    with pytest.raises(pb.DivergenceError) as caught:
+        sample(target, name, step_size=0.1, **settings)
+    assert "curvature" not in str(caught.value)
 
 
 # Bad input

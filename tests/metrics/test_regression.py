@@ -55,9 +55,10 @@ def test_metrics_are_their_definitions_with_bootstrap_intervals():
         mean = (lambda x: np.sqrt(x.mean())) if name == "rmse" else np.mean
         expected = m.bootstrap(mean, rows, num_resamples=20, seed=3)
         assert_allclose(getattr(result, name), expected, rtol=1e-10, err_msg=name)
-    assert list(result.to_dict()) == list(vars(result))
+    names = [name for name in vars(result) if name != "by_output"]
+    assert list(result.to_dict()) == names
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
-    assert [line.split()[0] for line in str(result).splitlines()] == ["regression", *vars(result)]
+    assert [line.split()[0] for line in str(result).splitlines()] == ["regression", *names]
 
 
 def test_calibrated_predictions_cover_and_overconfident_ones_do_not():
@@ -79,9 +80,17 @@ def test_several_outputs_average_and_their_log_densities_add():
     pair = types.SimpleNamespace(mean=pred.mean.reshape(200, 2), std=pred.std.reshape(200, 2))
     one = m.evaluate_regression(pred, targets, num_resamples=2)
     two = m.evaluate_regression(pair, targets.reshape(200, 2), num_resamples=2)
-    for name in vars(one):
+    for name in one.to_dict():
         factor = 2 if name == "nll" else 1
         assert_allclose(getattr(two, name).value, factor * getattr(one, name).value)
+    assert (
+        two.by_output["coverage_90[1]"]
+        == m.evaluate_regression(
+            types.SimpleNamespace(mean=pair.mean[:, 1], std=pair.std[:, 1]),
+            targets.reshape(200, 2)[:, 1],
+            num_resamples=2,
+        ).coverage_90
+    )
 
 
 @pytest.mark.parametrize(

@@ -459,7 +459,9 @@ def test_a_class_in_place_of_an_instance_is_refused(module):
 
 def test_positions_are_checked_against_the_network(target, position):
     target.check_position(position)
-    with pytest.raises(pb.InputError, match="the position has the structure"):
+    with pytest.raises(
+        pb.InputError, match=r"has no Dense_1.bias; one of this .* has Dense_0.bias, "
+    ):
         target.check_position({"Dense_0": position["Dense_0"]})
     wrong = {**position, "Dense_1": {**position["Dense_1"], "bias": jnp.zeros(3)}}
     with pytest.raises(pb.InputError, match=r"\['Dense_1'\]\['bias'\] has shape \(3,\)"):
@@ -467,7 +469,7 @@ def test_positions_are_checked_against_the_network(target, position):
 
 
 class Scaled(pb.Gaussian):
-    def parameters(self):
+    def parameters(self, output_shape):
         return {"network": jnp.zeros(())}
 
 

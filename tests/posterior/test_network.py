@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from flax.core import freeze
+from helpers import random_draws
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
@@ -107,7 +108,7 @@ def test_an_nnx_instance_brings_its_frozen_parameters_and_its_statistics(classes
 
 def test_outputs_are_float32_at_least_and_images_are_scaled(classes):
     images = np.full((2, 3), 255, np.uint8)
-    target = pb.LogDensity(nn.Dense(4, dtype=jnp.bfloat16), (images, classes[1][:2]))
+    target = pb.LogDensity(nn.Dense(4, dtype=jnp.bfloat16), (images, classes[1][:2]), images=True)
     position = jax.tree.map(jnp.ones_like, target.init(jax.random.key(0)))
     outputs = target.apply(position, images)
     assert outputs.dtype == jnp.float32
@@ -129,3 +130,235 @@ def test_what_cannot_be_frozen_is_one_line(classes, trained, settings, message):
     with pytest.raises(pb.InputError, match=message) as caught:
         pb.LogDensity(module, classes, **given)
     assert "\n" not in str(caught.value)
+
+
+# Modules that are told that they are evaluated
+
+
+class Dropout(nn.Module):
+    """Whose layers are told by an argument of the call."""
+
+    @nn.compact
+    def __call__(self, x, train=True):
+        return nn.Dense(4)(nn.Dropout(0.9, deterministic=not train)(x))
+
+
+class DropoutDeterministic(nn.Module):
+    @nn.compact
+    def __call__(self, x, *, deterministic):
+        return nn.Dense(4)(nn.Dropout(0.9, deterministic=deterministic)(x))
+
+
+class Sows(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        self.sow("intermediates", "hidden", x)
+        return nn.Dense(4)(x)
+
+
+class Spectral(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=True):
+        return nn.SpectralNorm(nn.Dense(4))(x, update_stats=train)
+
+
+class NNXDropout(nnx.Module):
+    def __init__(self, rngs):
+        self.dropout, self.dense = nnx.Dropout(0.9, rngs=rngs), nnx.Linear(3, 4, rngs=rngs)
+
+    def __call__(self, x):
+        return self.dense(self.dropout(x))
+
+
+@pytest.mark.parametrize("module", [Dropout(), DropoutDeterministic(), Sows(), NNXDropout])
+def test_modules_are_applied_in_eval_mode(classes, module):
+    target = pb.LogDensity(module, classes)
+    position = target.init(jax.random.key(0))
+    dense = position.get("Dense_0", position.get("dense"))
+    exact = classes[0] @ dense["kernel"] + dense["bias"]
+    assert_allclose(target.apply(position, classes[0]), exact, rtol=1e-5, atol=1e-6)
+
+
+def test_spectral_normalisation_takes_its_trained_state(classes):
+    variables = Spectral().init(jax.random.key(0), classes[0])
+    target = pb.LogDensity(Spectral(), classes, variables=variables)
+    exact = Spectral().apply(variables, classes[0], train=False)
+    assert_allclose(target.apply(variables["params"], classes[0]), exact, rtol=1e-5)
+
+
+class AlwaysDropout(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(4)(nn.Dropout(0.5, deterministic=False)(x))
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Spectral(), r"\(batch_stats\), .*; give its trained values \(variables="),
+        (AlwaysDropout(), "draws random numbers .* an argument deterministic or train"),
+    ],
+)
+def test_the_message_names_the_way_out_of_this_very_trouble(classes, module, message):
+    with pytest.raises(pb.InputError, match=message) as caught:
+        pb.LogDensity(module, classes)
+    assert "\n" not in str(caught.value)
+    assert "BatchNorm" not in str(caught.value)
+
+
+# Several inputs and outputs
+
+
+class Two(nn.Module):
+    """Of two arrays, given as they come."""
+
+    @nn.compact
+    def __call__(self, both):
+        one, two = both.values() if isinstance(both, dict) else both
+        return nn.Dense(4)(jnp.concatenate([one, two], axis=1))
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_inputs_may_be_several_arrays(classes, kind):
+    inputs, labels = classes
+    both = (inputs[:, :1], inputs[:, 1:])
+    both = {"a": both[0], "b": both[1]} if kind is dict else both
+    target = pb.LogDensity(Two(), (both, labels))
+    one = pb.LogDensity(nn.Dense(4), classes)
+    position = target.init(jax.random.key(0))
+    assert_allclose(
+        target.logdensity_fn(position), one.logdensity_fn(position["Dense_0"]), rtol=1e-5
+    )
+    draws = pb.sample(jax.random.key(1), target, "psgld", num_steps=6, batch_size=5, progress=False)
+    predictive = pb.predict(target, draws, both)
+    same = pb.Draws(draws.positions["Dense_0"], "sgld")
+    assert_allclose(predictive.probs, pb.predict(one, same, inputs).probs, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (lambda both: both[0], "inputs are one array; those of the data were a tuple of 2"),
+        (lambda both: {"a": both[0], "b": both[1]}, "a dict of a, b; those of the data were a tup"),
+        (lambda both: (both[0], both[1][:3]), "inputs have 23 and 3 rows; give as many of each"),
+        (lambda both: (both[1], both[0]), r"inputs have shape \(23, 2\); the network was built on"),
+    ],
+)
+def test_several_inputs_of_another_kind_are_one_line(classes, inputs, message):
+    both = (classes[0][:, :1], classes[0][:, 1:])
+    target = pb.LogDensity(Two(), (both, classes[1]))
+    with pytest.raises(pb.InputError, match=message):
+        target.check_inputs(inputs(both))
+
+
+class SeveralOutputs(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(4)(x), x
+
+
+def test_an_output_too_many_is_one_line(classes):
+    with pytest.raises(pb.InputError, match=r"gives several outputs \(0, 1\); a Categorical lik"):
+        pb.LogDensity(SeveralOutputs(), classes)
+
+
+# What is an image, a token, a number
+
+
+def test_whether_uint8_are_images_is_said_once_and_kept(classes):
+    labels = classes[1]
+    rng = np.random.default_rng(0)
+    images = rng.integers(256, size=(23, 4, 4, 1), dtype=np.uint8)
+    flat = images.reshape(23, 16)
+    with pytest.raises(pb.InputError, match="uint8 of shape .*; give images=True .* or images=F"):
+        pb.LogDensity(nn.Dense(4), (flat, labels))
+    scaled, raw = (pb.LogDensity(nn.Dense(4), (flat, labels), images=k) for k in (True, False))
+    position = scaled.init(jax.random.key(0))
+    exact = flat / 255.0 @ position["kernel"] + position["bias"]
+    assert_allclose(scaled.apply(position, flat), exact, rtol=1e-4, atol=1e-5)
+    exact = flat.astype(float) @ position["kernel"] + position["bias"]
+    assert_allclose(raw.apply(position, flat), exact, rtol=1e-4, atol=1e-3)
+    # Floats from 0 to 255 are no such images, and those from 0 to 1 are.
+    with pytest.raises(pb.InputError, match="from 0 to 25[0-9] and the data were uint8 images, "):
+        scaled.check_inputs(flat.astype(np.float32))
+    fractions = (flat / 255).astype(np.float32)
+    assert_allclose(
+        scaled.apply(position, scaled.check_inputs(fractions)),
+        exact_of(fractions, position),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+
+
+def exact_of(inputs, position):
+    return inputs @ np.asarray(position["kernel"], float) + position["bias"]
+
+
+class Tokens(nn.Module):
+    @nn.compact
+    def __call__(self, tokens):
+        return nn.Dense(4)(nn.Embed(50, 3)(tokens).mean(axis=1))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int32])
+def test_tokens_are_taken_as_they_are_and_one_outside_the_vocabulary_is_named(classes, dtype):
+    tokens = np.random.default_rng(0).integers(50, size=(23, 6)).astype(dtype)
+    images = False if dtype == np.uint8 else None
+    target = pb.LogDensity(Tokens(), (tokens, classes[1]), images=images)
+    draws = pb.sample(jax.random.key(0), target, "sgld", num_steps=4, progress=False)
+    position = jax.tree.map(lambda leaf: leaf[0, 0], draws.positions)
+    exact = position["Embed_0"]["embedding"][tokens].mean(axis=1) @ position["Dense_0"]["kernel"]
+    assert_allclose(
+        target.apply(position, tokens), exact + position["Dense_0"]["bias"], rtol=1e-4, atol=1e-5
+    )
+    other = tokens.copy()
+    other[7, 2] = 99
+    with pytest.raises(pb.InputError, match="prediction for input 7 is not finite.*vocabulary"):
+        pb.predict(target, draws, other)
+
+
+# Units
+
+
+def test_raw_units_are_warned_of_and_standardised_on_request(values):
+    inputs, targets = values
+    inputs, targets = 1e3 + 50 * inputs, 192_940 + 101_489 * targets
+    module = pb.MLP(hidden=(), num_outputs=1)
+    with pytest.warns(UserWarning, match="targets have mean .*; give standardise=True"):
+        pb.LogDensity(module, (inputs, targets), likelihood=pb.LearnedGaussian())
+    target = pb.LogDensity(
+        module, (inputs, targets), likelihood=pb.LearnedGaussian(), standardise=True
+    )
+    draws = pb.sample(
+        jax.random.key(0), target, "map", num_steps=1_000, step_size=0.02, progress=False
+    )
+    predictive = pb.predict(target, draws, inputs)
+    # In dollars: a linear function of noise .3 × 101,489 explains nearly all of it.
+    assert abs(predictive.mean.mean() / targets.mean() - 1) < 0.05
+    assert pb.evaluate(predictive, targets, num_resamples=5).rmse.value < 0.3 * targets.std()
+    # The density is that of the targets as they are: its Jacobian is in it.
+    standard = pb.LogDensity(
+        module,
+        (
+            (inputs - inputs.mean(axis=0)) / inputs.std(axis=0),
+            (targets - targets.mean()) / targets.std(),
+        ),
+        likelihood=pb.LearnedGaussian(),
+    )
+    position = target.init(jax.random.key(1))
+    jacobian = len(targets) * np.log(targets.std())
+    assert_allclose(
+        target.logdensity_fn(position), standard.logdensity_fn(position) - jacobian, rtol=1e-4
+    )
+
+
+def test_a_noise_scale_that_is_given_stays_in_the_units_of_the_targets(values):
+    inputs, targets = values[0], 100 + 20 * values[1]
+    target = pb.LogDensity(
+        pb.MLP(hidden=(), num_outputs=1),
+        (inputs, targets),
+        likelihood=pb.Gaussian(6.0),
+        standardise=True,
+    )
+    predictive = pb.predict(target, random_draws(target), inputs)
+    assert_allclose(predictive.noise_std, 6.0, rtol=1e-6)

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpyro import handlers
 from numpyro.infer import MCMC, NUTS, Predictive
 from numpyro.infer.util import log_density
-from targets import INPUTS, ONE, PER_LEAF, TARGETS, small
+from targets import INPUTS, LABELS, ONE, PER_LEAF, TARGETS, small
 
 import probbnn as pb
 
@@ -134,7 +134,7 @@ def test_a_missing_site_is_named(gaussian):
 
 
 def test_a_position_of_another_network_is_refused(gaussian):
-    with pytest.raises(pb.InputError, match="the position has the structure"):
+    with pytest.raises(pb.InputError, match="the position has no Dense_1.bias"):
         pb.to_numpyro(gaussian).params({"Dense_0": from_prior(gaussian)["Dense_0"]})
 
 
@@ -229,8 +229,8 @@ def test_predictive_gives_what_the_network_says_with_its_noise(gaussian, mcmc):
     replicate = Predictive(handlers.uncondition(pb.to_numpyro(gaussian)), samples)
     drawn = replicate(jax.random.key(2))["targets"]
     means = jax.vmap(gaussian.apply, (0, None))(pb.to_numpyro(gaussian).position(samples), INPUTS)
-    assert drawn.shape == means.shape == (40, 23, 1)
-    noise = (drawn - means) / 0.3
+    assert drawn.shape == (40, *ONE.shape)
+    noise = (drawn - means[..., 0]) / 0.3
     # 920 standard normals: 4.5 standard errors, 7 in 10⁶ times each.
     assert abs(noise.mean()) < 4.5 / np.sqrt(noise.size)
     assert abs(noise.std() - 1) < 4.5 / np.sqrt(2 * noise.size)
@@ -280,7 +280,7 @@ class Cauchy(pb.Prior):
 class OwnNoise(pb.Likelihood):
     """Parameters and a prior of them that NumPyro knows nothing of."""
 
-    def parameters(self):
+    def parameters(self, output_shape):
         return {"log_noise": jnp.zeros(2)}
 
     def log_prior(self, **own):
@@ -303,14 +303,64 @@ def test_priors_of_ones_own_are_factors_of_the_same_density(likelihood):
     assert_allclose(value, target.logdensity_fn(position), rtol=1e-5)
     network = target.split(position).network
     exact = -sum(np.log(np.pi * (1 + x.astype(float) ** 2)).sum() for x in jax.tree.leaves(network))
-    if likelihood.parameters():
+    if likelihood.parameters((1,)):
         exact -= np.abs(position["log_noise"]).sum()
     assert_allclose(target.logprior_fn(position), exact, rtol=1e-5)
 
 
-def test_a_likelihood_of_ones_own_is_a_factor():
+def test_a_likelihood_of_ones_own_is_the_distribution_of_the_targets():
     target = TARGETS["own likelihood"]()
     site = trace_of(pb.to_numpyro(target))["targets"]
-    assert isinstance(site["fn"], numpyro.distributions.Unit)
     assert [frame.name for frame in site["cond_indep_stack"]] == ["examples"]
     assert site["fn"].batch_shape == (23,)
+
+
+# One density, whatever is overridden
+
+
+class Weighted(pb.Categorical):
+    """Classes that count differently: `log_prob` alone is another."""
+
+    def log_prob(self, outputs, targets):
+        return jnp.array([1.0, 19.0, 1.0, 2.0])[targets] * super().log_prob(outputs, targets)
+
+
+class Flat(pb.GaussianPrior):
+    def log_prob(self, network, **own):
+        return -sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(network))
+
+
+class LaplacePrior(pb.LogDensity):
+    def logprior_fn(self, position):
+        return -sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(position))
+
+
+class Doubled(pb.LogDensity):
+    def pointwise_loglikelihood_fn(self, position, minibatch):
+        return 2 * super().pointwise_loglikelihood_fn(position, minibatch)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (pb.LogDensity, {"likelihood": Weighted()}),
+        (pb.LogDensity, {"prior": Flat()}),
+        (pb.LogDensity, {"weights": np.arange(23.0)}),
+        (LaplacePrior, {}),
+        (Doubled, {}),
+    ],
+    ids=["log_prob", "prior", "weights", "logprior_fn", "pointwise_loglikelihood_fn"],
+)
+def test_what_is_overridden_is_the_density_of_every_backend(kind, settings):
+    plain = pb.LogDensity(small(num_outputs=4), (INPUTS, LABELS))
+    target = kind(small(num_outputs=4), (INPUTS, LABELS), **settings)
+    position, model = from_prior(target), pb.to_numpyro(target)
+    value = joint_density(model, model.params(position))
+    assert_allclose(value, target.logdensity_fn(position), rtol=1e-5)
+    assert abs(value - plain.logdensity_fn(position)) > 1
+
+
+@pytest.mark.parametrize("name", ["logdensity_fn", "loglikelihood_fn", "grad_estimator"])
+def test_a_density_of_which_backends_would_see_different_ones_cannot_be_made(name):
+    with pytest.raises(pb.InputError, match=f"Another overrides {name}, .* override logprior_fn"):
+        type("Another", (pb.LogDensity,), {name: lambda self, position: 0.0})
