@@ -6,11 +6,16 @@ draws chains of known truth with NumPy and looks at them as `probbnn.converged` 
 steps and then after twice as many each time, at the second half of them, of which at most 512 draws
 of each chain are kept. The truth follows from the process: how many effective draws there were in
 what was looked at. A stop is false where that is under 100, a quarter of what the rule asks for.
-Each kind has 400 seeds. Writes ``results/stopping.json`` and ``.md`` and fills the table of
-docs/long-runs.md. About ten minutes on two cores.
+Each kind has 400 seeds. Then it runs
+
+    probbnn run digits --method mclmc --until-converged
+
+with ten seeds, and says after how many steps each stopped. Writes ``results/stopping.json`` and
+``.md`` and fills the tables of docs/long-runs.md. About twenty minutes on two cores.
 """
 
 import multiprocessing
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -26,7 +31,7 @@ from probbnn.diagnostics.trees import Quantities
 from probbnn.inference.thinning import kept
 
 _DOCS = Path(__file__).parents[1] / "docs" / "long-runs.md"
-NUM_SEEDS = 400
+NUM_SEEDS, NUM_RUNS = 400, 10
 NUM_CHAINS, CAPACITY, NUM_VALUES = 4, 512, 10
 FIRST, NUM_LOOKS = 512, 11
 # A stop with fewer effective draws in what was looked at is false.
@@ -140,13 +145,48 @@ def main() -> None:
         ["chains", *(f"{rule}: {head}" for rule in ("at once", "confirmed") for head in heads)],
         rows,
     )
+    runs = []
+    for seed in range(NUM_RUNS):
+        runs.append(digits(seed))
+        print(runs[-1], flush=True)
+    runs_table = markdown_table(
+        list(runs[0]),
+        [[f"{x:,.3g}" if isinstance(x, float) else x for x in run.values()] for run in runs],
+    )
     write(
         "stopping",
         "python benchmarks/stopping.py",
-        {"seeds": NUM_SEEDS, "looks": NUM_LOOKS, "kinds": content},
-        f"# How often a run stops before it has converged\n\n{table}",
+        {"seeds": NUM_SEEDS, "looks": NUM_LOOKS, "kinds": content, "digits": runs},
+        f"# How often a run stops before it has converged\n\n{table}\n\n"
+        f"## MCLMC on the digits until it has converged\n\n{runs_table}",
     )
-    fill(_DOCS, {"stopping": table})
+    fill(_DOCS, {"stopping": table, "until converged": runs_table})
+
+
+def digits(seed: int) -> dict[str, Any]:
+    """A run of MCLMC on the digits until it has converged."""
+    import probbnn as pb
+    from probbnn.experiments.customise import Request
+    from probbnn.report import page
+
+    # The page is made of what is on record, and is not what is measured.
+    page.write_report = lambda directories, out=None: directories[0]  # type: ignore[assignment]
+    request = Request("digits", methods=("mclmc",))
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        result = pb.run(request, out, seed=seed, until_converged=1_800, progress=False)
+    (method,) = result.methods
+    verdict, convergence = method.metrics.verdict, method.metrics.convergence
+    assert verdict is not None
+    assert convergence is not None
+    return {
+        "seed": seed,
+        "verdict": verdict.label,
+        "stopped": method.metrics.stopped,
+        "steps of each chain": int(method.draws.draw_steps[-1]),
+        "NLL": method.metrics.sets["test"]["mean_softmax"].intervals["nll"].value,
+        "seconds": method.metrics.seconds,
+    }
 
 
 def summary(found: list[tuple[int, float] | None]) -> dict[str, Any]:
