@@ -6,7 +6,7 @@ draws chains of known truth with NumPy and looks at them as `probbnn.converged` 
 steps and then after twice as many each time, at the second half of them, of which at most 512 draws
 of each chain are kept. The truth follows from the process: how many effective draws there were in
 what was looked at. A stop is false where that is under 100, a quarter of what the rule asks for.
-Each kind has 400 seeds. Then it runs
+Each kind has 200 seeds. Then it runs
 
     probbnn run digits --method mclmc --until-converged
 
@@ -16,7 +16,7 @@ with ten seeds, and says after how many steps each stopped. Writes ``results/sto
 
 import multiprocessing
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from probbnn.diagnostics.trees import Quantities
 from probbnn.inference.thinning import kept
 
 _DOCS = Path(__file__).parents[1] / "docs" / "long-runs.md"
-NUM_SEEDS, NUM_RUNS = 400, 10
+NUM_SEEDS, NUM_RUNS = 200, 10
 NUM_CHAINS, CAPACITY, NUM_VALUES = 4, 512, 10
 FIRST, NUM_LOOKS = 512, 11
 # A stop with fewer effective draws in what was looked at is false.
@@ -45,7 +45,7 @@ class Look(NamedTuple):
     effective: float
 
 
-def autoregressive(rng: np.random.Generator, time: float, spread: float) -> list[Look]:
+def autoregressive(rng: np.random.Generator, time: float, spread: float) -> Iterator[Look]:
     """Gaussian chains that forget within ``time`` steps, N(0, 1), started at N(0, spread²)."""
     shape = NUM_CHAINS, NUM_VALUES
     state = spread * rng.normal(size=shape)
@@ -58,7 +58,9 @@ def autoregressive(rng: np.random.Generator, time: float, spread: float) -> list
     return looks(walk, state, 1 + 2 / np.expm1(1 / time), lambda state: state)
 
 
-def two_modes(rng: np.random.Generator, time: float, apart: float, scattered: bool) -> list[Look]:
+def two_modes(
+    rng: np.random.Generator, time: float, apart: float, scattered: bool
+) -> Iterator[Look]:
     """Two modes of equal weight, between which chains go once in ``time`` steps on average."""
     state = rng.integers(2, size=(NUM_CHAINS, 1)) if scattered else np.zeros((NUM_CHAINS, 1), int)
 
@@ -77,9 +79,8 @@ def looks(
     state: np.ndarray,
     sum_of_correlations: float,
     seen: Callable[[np.ndarray], np.ndarray],
-) -> list[Look]:
+) -> Iterator[Look]:
     """All looks at a process; ``walk`` goes on by so many steps, ``seen`` is what is followed."""
-    found = []
     state = walk(state, FIRST // 2)
     for number in range(NUM_LOOKS):
         length = (FIRST // 2) << number
@@ -90,11 +91,10 @@ def looks(
             draws.append(seen(state))
         values = np.stack(draws, axis=1)
         mixing = mixing_of(Quantities([""] * NUM_VALUES, values))
-        found.append(Look(mixes(mixing), NUM_CHAINS * length / sum_of_correlations))
-    return found
+        yield Look(mixes(mixing), NUM_CHAINS * length / sum_of_correlations)
 
 
-KINDS: dict[str, Callable[[np.random.Generator], list[Look]]] = {
+KINDS: dict[str, Callable[[np.random.Generator], Iterator[Look]]] = {
     **{
         f"forgets within {time:,} steps, {name}": partial(autoregressive, time=time, spread=spread)
         for time in (100, 1_000, 10_000, 100_000)
@@ -113,13 +113,16 @@ KINDS: dict[str, Callable[[np.random.Generator], list[Look]]] = {
 
 def stops(name: str, seed: int) -> dict[str, tuple[int, float] | None]:
     """At which look, and with how many effective draws, each rule stops."""
-    found = KINDS[name](np.random.default_rng(seed))
-    once = next(((i, x.effective) for i, x in enumerate(found) if x.holds), None)
-    pairs = zip(found, found[1:], strict=False)
-    twice = next(
-        ((i + 1, b.effective) for i, (a, b) in enumerate(pairs) if a.holds and b.holds), None
-    )
-    return {"first": once, "confirmed": twice}
+    found: dict[str, tuple[int, float] | None] = {"first": None, "confirmed": None}
+    before = False
+    for number, look in enumerate(KINDS[name](np.random.default_rng(seed))):
+        if look.holds and found["first"] is None:
+            found["first"] = number, look.effective
+        if look.holds and before:
+            found["confirmed"] = number, look.effective
+            break
+        before = look.holds
+    return found
 
 
 def main() -> None:
@@ -176,15 +179,17 @@ def digits(seed: int) -> dict[str, Any]:
         out = Path(folder) / "run"
         result = pb.run(request, out, seed=seed, until_converged=1_800, progress=False)
     (method,) = result.methods
-    verdict, convergence = method.metrics.verdict, method.metrics.convergence
+    verdict, steps = method.metrics.verdict, method.draws.draw_steps
+    nll = method.metrics.sets["test"]["mean_softmax"].intervals["nll"]
     assert verdict is not None
-    assert convergence is not None
+    assert steps is not None
+    assert nll is not None
     return {
         "seed": seed,
         "verdict": verdict.label,
         "stopped": method.metrics.stopped,
-        "steps of each chain": int(method.draws.draw_steps[-1]),
-        "NLL": method.metrics.sets["test"]["mean_softmax"].intervals["nll"].value,
+        "steps of each chain": int(steps[-1]),
+        "NLL": nll.value,
         "seconds": method.metrics.seconds,
     }
 
