@@ -50,8 +50,9 @@ def to_datatree(
       unseen data only for an example that the draws have seen. For held-out ones there is
       nothing to take out: average their likelihood over the draws.
     - ``posterior_predictive``, with ``probes``: what each draw says there, over ``probe``:
-      ``probability`` over ``class`` for a classifier, ``output`` over ``unit`` otherwise. The
-      inputs themselves are in ``constant_data``.
+      ``probability`` over ``class`` for a classifier (and over ``pixel`` where each pixel or
+      token has a class), ``output`` over ``unit`` otherwise. The inputs themselves are in
+      ``constant_data``.
     - ``predictions``, with ``held_out``: the same for 500 random held-out examples, and their
       ``log_likelihood``; inputs and targets are in ``predictions_constant_data``.
 
@@ -246,10 +247,15 @@ def _outputs(
 ) -> _Variables:
     kind = target.likelihood.quantity
     outputs = values_per_draw(target, draws, inputs)
+    leading = outputs.shape[:3]
+    if kind == "probability" and outputs.ndim > 4:
+        outputs, dims = outputs.reshape(*leading, -1, outputs.shape[-1]), (dim, "pixel")
+    else:
+        outputs, dims = outputs.reshape(*leading, -1), (dim,)
     number = outputs.shape[-1]
     axis = "class" if kind == "probability" else "unit"
     labels = list(classes) if kind == "probability" and len(classes) == number else range(number)
-    return {axis: (axis, np.array(labels)), kind: ((*_DRAWS, dim, axis), outputs)}
+    return {axis: (axis, np.array(labels)), kind: ((*_DRAWS, *dims, axis), outputs)}
 
 
 def _constants(what: str, arrays: Any, dim: str) -> _Variables:

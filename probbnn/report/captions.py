@@ -118,7 +118,9 @@ def _function(entry: Entry) -> xr.DataArray | None:
     """What the network computes at the probes, ``(chain, draw, probe, class or unit)``."""
     probabilities = entry.values("posterior_predictive", "probability", "chain", "draw", "probe")
     if probabilities is not None:
-        return probabilities
+        # Where each pixel has a class, its probabilities stand side by side.
+        several = "pixel" in probabilities.dims
+        return probabilities.stack(value=("pixel", "class")) if several else probabilities
     return entry.values("posterior_predictive", "output", "chain", "draw", "probe")
 
 
