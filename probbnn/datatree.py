@@ -247,11 +247,12 @@ def _outputs(
 ) -> _Variables:
     kind = target.likelihood.quantity
     outputs = values_per_draw(target, draws, inputs)
-    leading = outputs.shape[:3]
+    leading, dims = outputs.shape[:3], [dim]
     if kind == "probability" and outputs.ndim > 4:
-        outputs, dims = outputs.reshape(*leading, -1, outputs.shape[-1]), (dim, "pixel")
+        outputs = outputs.reshape(*leading, -1, outputs.shape[-1])
+        dims.append("pixel")
     else:
-        outputs, dims = outputs.reshape(*leading, -1), (dim,)
+        outputs = outputs.reshape(*leading, -1)
     number = outputs.shape[-1]
     axis = "class" if kind == "probability" else "unit"
     labels = list(classes) if kind == "probability" and len(classes) == number else range(number)
