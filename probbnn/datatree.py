@@ -43,8 +43,9 @@ def to_datatree(
       unseen data only for an example that the draws have seen. For held-out ones there is
       nothing to take out: average their likelihood over the draws.
     - ``posterior_predictive``, with ``probes``: what each draw says there, over ``probe``:
-      ``probability`` over ``class`` for a classifier, ``output`` over ``unit`` otherwise. The
-      inputs themselves are in ``constant_data``.
+      ``probability`` over ``class`` for a classifier (and over ``pixel`` where each pixel or
+      token has a class), ``output`` over ``unit`` otherwise. The inputs themselves are in
+      ``constant_data``.
     - ``predictions``, with ``held_out``: the same for 500 random held-out examples, and their
       ``log_likelihood``; inputs and targets are in ``predictions_constant_data``.
 
@@ -198,11 +199,16 @@ def _held_out(follow: Follow, followed: Followed, chains: _Variables) -> dict[st
 def _outputs(follow: Follow, outputs: np.ndarray, dim: str) -> _Variables:
     assert isinstance(follow.target, LogDensity)
     kind = follow.target.likelihood.quantity
-    outputs = outputs.reshape(*outputs.shape[:3], -1)
+    leading, dims = outputs.shape[:3], [dim]
+    if kind == "probability" and outputs.ndim > 4:
+        outputs = outputs.reshape(*leading, -1, outputs.shape[-1])
+        dims.append("pixel")
+    else:
+        outputs = outputs.reshape(*leading, -1)
     number, classes = outputs.shape[-1], follow.classes
     axis = "class" if kind == "probability" else "unit"
     labels = list(classes) if kind == "probability" and len(classes) == number else range(number)
-    return {axis: (axis, np.array(labels)), kind: ((*_DRAWS, dim, axis), outputs)}
+    return {axis: (axis, np.array(labels)), kind: ((*_DRAWS, *dims, axis), outputs)}
 
 
 def _constants(what: str, arrays: Any, dim: str) -> _Variables:

@@ -328,14 +328,13 @@ def log_predictive(target: LogDensity, draws: Draws, inputs: Any, targets: Any) 
 
 
 def values_per_draw(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray:
-    """What each draw says at a few inputs, ``(chain, draw, n, K)``.
+    """What each draw says at a few inputs, ``(chain, draw, n, …, K)``.
 
     For a classifier class probabilities, for a regression the network's outputs: what
     `Likelihood.quantity` names.
     """
     inputs = target.check_inputs(inputs)
-    values = _of_each_draw(target, draws, target.values, (inputs,))
-    return values.reshape(*values.shape[:3], -1)
+    return _of_each_draw(target, draws, target.values, (inputs,))
 
 
 def _of_each_draw(

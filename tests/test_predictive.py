@@ -76,6 +76,10 @@ def test_one_draw_is_the_plug_in(target, draws, inputs, logits):
     assert_allclose(result.probs, softmax(logits[0], axis=-1), atol=1e-6)
     assert_allclose(result.mean_logits_probs, result.probs, atol=1e-6)
     assert_array_equal(result.votes, np.eye(4)[logits[0].argmax(axis=-1)])
+    # One network disagrees with nobody: there is nothing to detect other inputs by.
+    assert set(result.ood_scores) == {"max probability", "entropy"}
+    assert not result.mutual_information.any()
+    assert "mutual information" in pb.predict(target, draws, inputs).ood_scores
 
 
 def test_draws_that_agree_have_no_mutual_information(target, draws, inputs):

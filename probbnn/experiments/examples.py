@@ -1,7 +1,7 @@
 """The data of an experiment, whatever they were given as, in one form."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import jax
@@ -53,10 +53,16 @@ class Examples:
 
     @classmethod
     def outside(cls, data: Any, label: str) -> Self:
-        """The same, or an array of inputs alone, which are none of the classes."""
+        """The same, or an array of inputs alone, which are none of the classes.
+
+        Nor are names of classes, which are those of something else.
+        """
         if isinstance(data, np.ndarray | jax.Array):
             data = data, np.full(data.shape[:1], -1)
-        return cls.of(data, label)
+        examples = cls.of(data, label)
+        if examples.targets.dtype.kind != "U":
+            return examples
+        return replace(examples, targets=np.full(len(examples.targets), -1))
 
     @property
     def record(self) -> DataRecord:

@@ -193,7 +193,10 @@ def prepare(experiment: Experiment) -> Setup:
     )
     for examples in (test, *ood.values()):
         target.check_inputs(examples.inputs)
-    test = replace(test, targets=target.check_targets(test.targets, test.inputs))
+    train, test = (
+        replace(examples, targets=target.check_targets(examples.targets, examples.inputs))
+        for examples in (train, test)
+    )
     batch_size = experiment.batch_size
     check_whole(batch_size=batch_size)
     if batch_size is None:

@@ -7,6 +7,7 @@ has the first as its positions and holds the others; `apply` puts them together.
 
 import inspect
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -110,7 +111,10 @@ def _from_orbax(path: Path) -> Any:
     import orbax.checkpoint
 
     try:
-        return orbax.checkpoint.PyTreeCheckpointer().restore(path.resolve())
+        with warnings.catch_warnings():
+            # That arrays go to this machine's devices, which is what they are wanted for.
+            warnings.simplefilter("ignore")
+            return orbax.checkpoint.PyTreeCheckpointer().restore(path.resolve())
     except Exception as error:  # whatever Orbax says of other people's files
         raise InputError(f"{path} is no checkpoint of Orbax: {first_line(error)}") from error
 

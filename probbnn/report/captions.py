@@ -122,8 +122,20 @@ def _function(entry: Entry) -> xr.DataArray | None:
     """What the network computes at the probes, ``(chain, draw, probe, class or unit)``."""
     probabilities = entry.values("posterior_predictive", "probability", "chain", "draw", "probe")
     if probabilities is not None:
-        return probabilities
+        return _side_by_side(probabilities) if "pixel" in probabilities.dims else probabilities
     return entry.values("posterior_predictive", "output", "chain", "draw", "probe")
+
+
+def _side_by_side(probabilities: xr.DataArray) -> xr.DataArray:
+    """Those of all pixels of a probe as one axis."""
+    shape, classes = probabilities.shape, probabilities["class"].values
+    names = [f"{name}, pixel {pixel}" for pixel in range(shape[3]) for name in classes]
+    return xr.DataArray(
+        probabilities.values.reshape(*shape[:3], -1),
+        dims=("chain", "draw", "probe", "value"),
+        coords={"probe": probabilities["probe"], "value": names},
+        name=probabilities.name,
+    )
 
 
 def _rhat(values: np.ndarray) -> np.ndarray:

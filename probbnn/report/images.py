@@ -62,6 +62,8 @@ def images(run: Run) -> Iterator[Gallery]:
         data = entry.group("predictions_constant_data")
         if predicted is None or data is None or "inputs" not in data or "targets" not in data:
             continue
+        if "pixel" in predicted.dims:  # which have no one class to be shown
+            continue
         inputs = data["inputs"].values
         if inputs.dtype != np.uint8 or inputs.ndim != 4 or inputs.shape[-1] not in (1, 3):
             continue

@@ -1,5 +1,7 @@
 """Every kind of likelihood has its place in a run and in its report."""
 
+import html
+
 import flax.linen as nn
 import numpy as np
 import pytest
@@ -87,6 +89,6 @@ def test_a_run_is_measured_and_reported(name, tmp_path, monkeypatch):
     # A single network has no mutual information to detect anything by.
     detection = {k: set(entry.detection["dark"]) for k, entry in record.methods.items()}
     assert "mutual information" not in detection["map"]
-    page = (tmp_path / "run" / "report.md").read_text().replace("\\", "")
+    page = html.unescape((tmp_path / "run" / "report.html").read_text())
     for words in said:
         assert words in page

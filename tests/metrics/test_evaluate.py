@@ -1,15 +1,18 @@
 """Every metric of class probabilities at once: each is itself, with its own bootstrap."""
 
+import sys
 import types
 
 import numpy as np
 import pytest
+from helpers import toy_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from predictions import ROW_METRICS, assert_clean, softmax_case, vote_case, votes_and_labels
 
 from probbnn import metrics as m
+from probbnn.errors import InputError
 
 
 @settings(deadline=None)
@@ -114,3 +117,34 @@ def test_evaluation_table_says_no_predictions():
     assert str(result).splitlines()[-1].split() == ["1", "0.0", "%", "(0)", "no", "predictions"]
     assert result.to_dict()["thresholds"]["accuracy"][-1] is None
     assert result.to_dict()["thresholds"]["high"][-1] is None
+
+
+def test_of_very_many_rows_a_part_is_resampled_and_the_intervals_are_those_of_all(monkeypatch):
+    rng = np.random.default_rng(0)
+    confidence = rng.uniform(0.5, 1, size=8_000)
+    labels = (rng.random(8_000) > confidence).astype(int)
+    probs = np.stack([confidence, 1 - confidence], axis=1)
+    exact = m.evaluate(probs, labels)
+    monkeypatch.setattr(sys.modules["probbnn.metrics.bootstrap"], "_MOST_ROWS", 2_000)
+    found = m.evaluate(probs, labels)
+    for name in ("accuracy", "nll", "brier", "aurc", "augrc"):
+        one, all_ = getattr(found, name), getattr(exact, name)
+        assert one.value == pytest.approx(all_.value)
+        # A quarter of the rows has a spread of its own, and 500 resamples theirs: within 20 %.
+        assert (one.high - one.low) / (all_.high - all_.low) == pytest.approx(1, abs=0.2)
+    mean = types.SimpleNamespace(mean=confidence, std=np.full(8_000, 0.3))
+    values = m.evaluate_regression(mean, confidence + 0.3 * rng.normal(size=8_000))
+    assert 0.29 < values.rmse.low < values.rmse.value < values.rmse.high < 0.31
+
+
+def test_a_data_set_stands_for_its_labels():
+    data = toy_dataset(n=6, classes=3)
+    probs = np.eye(3)[data.labels]
+    assert m.evaluate(probs, data, num_resamples=2).accuracy.value == 1
+    with pytest.raises(InputError, match="Dataset; "):
+        m.evaluate(data, probs)
+    predictive = types.SimpleNamespace(probs=probs, classes=data.classes)
+    names = np.array(data.classes)[data.labels]
+    evaluation = m.evaluate(predictive, names, num_resamples=2)
+    assert evaluation.accuracy.value == 1
+    assert list(evaluation.by_class) == ["a", "b", "c"]

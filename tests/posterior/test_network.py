@@ -66,6 +66,22 @@ def test_only_what_is_trainable_is_sampled(classes, trained, wrap, trainable, sa
     assert jax.tree.structure(draws.positions) == jax.tree.structure(position)
 
 
+def test_frozen_parameters_are_read_from_an_orbax_directory(classes, trained, tmp_path):
+    checkpoint = pytest.importorskip("orbax.checkpoint")
+    checkpoint.PyTreeCheckpointer().save(tmp_path / "trained", trained)
+    target, same = (
+        pb.LogDensity(MODULE, classes, trainable="Dense_1", variables=variables)
+        for variables in (tmp_path / "trained", trained)
+    )
+    position = target.init(jax.random.key(0))
+    assert_allclose(target.apply(position, classes[0]), same.apply(position, classes[0]))
+    with pytest.raises(pb.InputError, match="there is no checkpoint at .*; give the directory"):
+        pb.LogDensity(MODULE, classes, variables=tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(pb.InputError, match="empty is no checkpoint of Orbax"):
+        pb.LogDensity(MODULE, classes, variables=tmp_path / "empty")
+
+
 def test_the_prior_is_that_of_the_sampled_parameters(classes, trained):
     target = pb.LogDensity(
         MODULE, classes, trainable="Dense_1", variables=trained, prior_scale={"Dense_1": 2.0}
