@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from probbnn.errors import InputError
-from probbnn.inference.collectors import Averages, LogMeanExp, Recorded, fold
+from probbnn.inference.collectors import Averages, LogMeanExp, at_each_draw, fold
 from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
@@ -133,9 +133,7 @@ def _of_each_draw(
     function: Callable[..., jax.Array],
     arrays: tuple[Any, ...] = (),
 ) -> np.ndarray:
-    num_draws = draws.num_chains * draws.num_draws
-    values = fold(target, Recorded(function, num_draws, arrays), draws)
-    return values.reshape(draws.num_chains, draws.num_draws, *values.shape[2:])
+    return at_each_draw(target, function, arrays, draws)
 
 
 def _check_inputs(target: LogDensity, inputs: Any) -> np.ndarray:

@@ -5,11 +5,12 @@ import numpy as np
 import numpyro
 import pytest
 import xarray as xr
-from helpers import random_draws
+from helpers import NUM_INPUTS, random_draws
 from numpy.testing import assert_allclose, assert_array_equal
 from numpyro import distributions as dist
 
 import probbnn as pb
+from probbnn.predictive import values_per_draw
 from probbnn.tree import layers, leaf_names
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -247,3 +248,12 @@ def test_a_numpyro_target_has_likelihoods_and_no_probes():
     assert list(tree["posterior"]["parameter"].values) == ["mean"]
     with pytest.raises(pb.InputError, match="a NumPyroPosterior to evaluate there"):
         pb.to_datatree(draws, target, {"x": np.zeros((1, 1))})
+
+
+def test_what_each_draw_says_stands_at_its_place(target, draws):
+    inputs = np.random.default_rng(0).normal(size=(8, NUM_INPUTS)).astype(np.float32)
+    found = values_per_draw(target, draws, inputs)
+    for chain in range(draws.num_chains):
+        for draw in (0, draws.num_draws - 1):
+            position = jax.tree.map(lambda leaf, c=chain, d=draw: leaf[c, d], draws.positions)
+            assert_allclose(found[chain, draw], target.values(inputs, position), rtol=1e-5)

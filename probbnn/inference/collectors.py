@@ -28,6 +28,7 @@ __all__ = [
     "Recorded",
     "Thinned",
     "Trace",
+    "at_each_draw",
     "fold",
 ]
 
@@ -331,6 +332,32 @@ def _fold_block(collector: Collector, carry: PyTree, block: PyTree, start: jax.A
 
     size = len(jax.tree.leaves(block)[0])
     return jax.lax.scan(one, carry, (block, start + jnp.arange(size)))[0]
+
+
+def at_each_draw(
+    target: Posterior, function: Callable[..., jax.Array], arrays: tuple[Any, ...], draws: Draws
+) -> np.ndarray:
+    """``function(*arrays, position)`` at each stored draw, ``(chain, draw, …)``.
+
+    What is returned is filled block by block, and nothing else of its size is there on the way.
+    """
+    run = target.program("map", lambda: jax.jit(partial(_map_block), static_argnums=0))
+    found, number = None, 0
+    for block in _blocks(draws):
+        values = np.asarray(run(function, arrays, block))
+        if found is None:
+            size = draws.num_chains * draws.num_draws
+            found = np.empty((size, *values.shape[1:]), values.dtype)
+        found[number : number + len(values)] = values
+        number += len(values)
+    assert found is not None  # there are draws
+    return found.reshape(draws.num_chains, draws.num_draws, *found.shape[1:])
+
+
+def _map_block(
+    function: Callable[..., jax.Array], arrays: tuple[Any, ...], block: PyTree
+) -> jax.Array:
+    return jax.lax.map(partial(function, *arrays), block)
 
 
 def _blocks(draws: Draws) -> Iterator[PyTree]:

@@ -228,8 +228,11 @@ class LogDensity(Posterior):
         """Shapes and dtypes of the network's parameters and of its outputs for one example."""
         try:
             position = jax.eval_shape(self.network.init, jax.random.key(0))
-            one = jax.ShapeDtypeStruct((1, *self.input_shape), self._input_dtype)
-            return position, jax.eval_shape(self.network.apply, position, one)
+            one, two = (
+                jax.ShapeDtypeStruct((number, *self.input_shape), self._input_dtype)
+                for number in (1, 2)
+            )
+            outputs = [jax.eval_shape(self.network.apply, position, given) for given in (one, two)]
         except InputError:
             raise
         except Exception as error:  # whatever the user's module raises on these inputs
@@ -237,3 +240,10 @@ class LogDensity(Posterior):
                 f"the module cannot be applied to inputs of shape (n, "
                 f"{', '.join(map(str, self.input_shape))}): {first_line(error)}"
             ) from error
+        shapes = [output.shape for output in outputs]
+        if shapes != [(number, *shapes[0][1:]) for number in (1, 2)]:
+            raise InputError(
+                f"the module gives outputs of shape {shapes[0]} for one example and {shapes[1]} "
+                "for two; a leading axis of examples is expected, none of which sees the others"
+            )
+        return position, outputs[0]
