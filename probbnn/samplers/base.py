@@ -20,7 +20,7 @@ from probbnn.errors import one_of
 from probbnn.posterior.base import Posterior
 from probbnn.samplers.registry import LINES, Family
 from probbnn.samplers.schedules import Cyclical
-from probbnn.types import Info, PyTree, State, StepSize
+from probbnn.types import Info, PRNGKey, PyTree, State, StepSize
 
 __all__ = [
     "MEAN_LOSS_RATE",
@@ -34,6 +34,7 @@ __all__ = [
     "check_step_size",
     "check_temperature",
     "kinetic_temperature",
+    "untyped",
 ]
 
 MEAN_LOSS_RATE = 0.02
@@ -197,6 +198,17 @@ class Method:
             InputError: if the settings do not fit the target or the lengths.
         """
         raise NotImplementedError
+
+
+def untyped(rng_key: PRNGKey) -> jax.Array:
+    """The numbers of a key, which stand for the same key.
+
+    For libraries that use a key twice, which `jax_debug_key_reuse` notes of keys with a type.
+    """
+    is_typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
+    if not is_typed or rng_key.dtype != jax.random.key(0).dtype:
+        return rng_key
+    return jax.random.key_data(rng_key)
 
 
 def kinetic_temperature(momentum: PyTree) -> jax.Array:
