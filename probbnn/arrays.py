@@ -8,7 +8,7 @@ import numpy as np
 
 from probbnn.errors import InputError
 
-__all__ = ["on_device", "owned", "unmasked", "with_dtype"]
+__all__ = ["canonical", "on_device", "owned", "unmasked", "with_dtype"]
 
 # A column keeps its meaning where rounding moves it by less than this part of its range.
 _MAX_ROUNDING = 0.01
@@ -90,13 +90,20 @@ def _check_rounding(array: np.ndarray, dtype: np.dtype, what: str) -> None:
         )
 
 
-def on_device(array: np.ndarray, what: str) -> jax.Array:
-    """A copy of ``array`` on the device, with the type that JAX has there.
+def canonical(array: np.ndarray, what: str) -> np.ndarray:
+    """``array`` with the type that JAX has on the device: 32 bits without ``JAX_ENABLE_X64``.
 
-    Without ``JAX_ENABLE_X64`` that is one of 32 bits.
+    Raises:
+        InputError: if a number would become another one.
+    """
+    return with_dtype(array, jax.dtypes.canonicalize_dtype(array.dtype), what)
+
+
+def on_device(array: np.ndarray, what: str) -> jax.Array:
+    """A copy of ``array`` on the device.
 
     Raises:
         InputError: if a number would become another one.
     """
     # A copy; `jax.device_put` takes the very memory of the array where the device is a CPU.
-    return jnp.array(with_dtype(array, jax.dtypes.canonicalize_dtype(array.dtype), what))
+    return jnp.array(canonical(array, what))

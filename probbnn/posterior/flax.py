@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probbnn.arrays import on_device, unmasked, with_dtype
+from probbnn.arrays import canonical, on_device, unmasked
 from probbnn.data.sources import DeviceArrays, arrays_of
 from probbnn.errors import InputError, first_line
 from probbnn.posterior.base import Posterior
@@ -97,6 +97,7 @@ class LogDensity(Posterior):
         variables: Mapping[str, Any] | None = None,
     ) -> None:
         inputs, targets = arrays_of(data)
+        inputs, targets = canonical(inputs, "inputs"), canonical(targets, "targets")
         if prior is not None and prior_scale is not None:
             raise InputError(
                 f"prior_scale is {prior_scale} beside a prior; it is short for "
@@ -222,7 +223,7 @@ class LogDensity(Posterior):
             )
         if inputs.dtype.kind == "f" and not np.isfinite(inputs).all():
             raise InputError("inputs contain NaN or infinity; remove or impute those examples")
-        return with_dtype(inputs, jax.dtypes.canonicalize_dtype(inputs.dtype), "inputs")
+        return canonical(inputs, "inputs")
 
     def _network_shapes(self) -> tuple[Position, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of the network's parameters and of its outputs for one example."""
