@@ -613,8 +613,8 @@ FAULTS |= {
     ),
     "NumPyro's NUTS starts elsewhere": Fault(
         f"{_SAMPLERS}/from_numpyro.py",
-        "kernel.init(rng_key, num_warmup, model.params(position), (), {})",
-        "kernel.init(rng_key, num_warmup, None, (), {})",
+        "kernel.init(untyped(rng_key), num_warmup, model.params(position), (), {})",
+        "kernel.init(untyped(rng_key), num_warmup, None, (), {})",
         f"{_FULL_DATA} 'starts_where and numpyro'",
     ),
     "NumPyro's log density with its sign": Fault(
@@ -1019,8 +1019,8 @@ FAULTS |= {
     ),
     "evenly spaced without the last": Fault(
         "probbnn/subsample.py",
-        "np.linspace(0, size - 1, number)",
-        "np.linspace(0, size - 1, number, endpoint=False)",
+        "np.linspace(0, size - 1, min(number, size))",
+        "np.linspace(0, size - 1, min(number, size), endpoint=False)",
         "tests/diagnostics/test_temperature.py -k which_draws",
     ),
     "leaves of one name": Fault(

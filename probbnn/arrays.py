@@ -9,7 +9,7 @@ from probbnn.errors import InputError
 if TYPE_CHECKING:
     import jax
 
-__all__ = ["on_device", "owned", "unmasked", "with_dtype"]
+__all__ = ["canonical", "on_device", "owned", "unmasked", "with_dtype"]
 
 # A column keeps its meaning where rounding moves it by less than this part of its range.
 _MAX_ROUNDING = 0.01
@@ -93,10 +93,19 @@ def _check_rounding(array: np.ndarray, dtype: np.dtype, what: str) -> None:
         )
 
 
-def on_device(array: np.ndarray, what: str) -> "jax.Array":
-    """A copy of ``array`` on the device, with the type that JAX has there.
+def canonical(array: np.ndarray, what: str) -> np.ndarray:
+    """``array`` with the type that JAX has on the device: 32 bits without ``JAX_ENABLE_X64``.
 
-    Without ``JAX_ENABLE_X64`` that is one of 32 bits.
+    Raises:
+        InputError: if a number would become another one.
+    """
+    import jax
+
+    return with_dtype(array, jax.dtypes.canonicalize_dtype(array.dtype), what)
+
+
+def on_device(array: np.ndarray, what: str) -> "jax.Array":
+    """A copy of ``array`` on the device.
 
     Raises:
         InputError: if a number would become another one.
@@ -104,4 +113,4 @@ def on_device(array: np.ndarray, what: str) -> "jax.Array":
     import jax
 
     # A copy; `jax.device_put` takes the very memory of the array where the device is a CPU.
-    return jax.numpy.array(with_dtype(array, jax.dtypes.canonicalize_dtype(array.dtype), what))
+    return jax.numpy.array(canonical(array, what))

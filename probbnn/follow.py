@@ -14,7 +14,7 @@ import numpy as np
 
 from probbnn.data.sources import arrays_of, num_examples
 from probbnn.errors import InputError
-from probbnn.inference.collectors import Recorded, Thinned, fold
+from probbnn.inference.collectors import Thinned, at_each_draw
 from probbnn.inference.draws import Draws
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
@@ -178,14 +178,11 @@ class Follow:
 
     def along(self, draws: Draws) -> Followed:
         """The same of stored draws, of each of them."""
-        shape = draws.num_chains, draws.num_draws
-        followed = {}
-        for name, look in self._looks.items():
-            recorded = Recorded(look.function, shape[0] * shape[1], look.arrays)
-            found = fold(self.target, recorded, draws)
-            found = jax.tree.map(lambda x: x.reshape(*shape, *x.shape[2:]), found)
-            followed[name] = Values(np.arange(shape[1]), found)
-        return followed
+        numbers = np.arange(draws.num_draws)
+        return {
+            name: Values(numbers, at_each_draw(self.target, look.function, look.arrays, draws))
+            for name, look in self._looks.items()
+        }
 
 
 def _check_names(probes: Mapping[str, Any]) -> None:

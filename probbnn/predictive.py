@@ -11,9 +11,8 @@ import numpy as np
 
 from probbnn.data.sources import num_examples
 from probbnn.errors import InputError
-from probbnn.inference.collectors import Averages, LogMeanExp, Recorded, fold
+from probbnn.inference.collectors import Averages, LogMeanExp, at_each_draw, fold
 from probbnn.inference.draws import Draws
-from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.likelihoods import Summary
 from probbnn.posterior.predictives import SampledPredictive
@@ -205,10 +204,8 @@ def posterior_predictive(
         keys = jax.random.split(jax.random.fold_in(rng_key, index), shape)
         # Each draw takes its key along.
         both = {"position": draws.positions, "key": np.asarray(jax.random.key_data(keys))}
-        recorded = Recorded(draw, shape[0] * shape[1], (block,))
-        parts.append(fold(target, recorded, Draws(both, draws.method))[0])
-    drawn = np.concatenate(parts, axis=1)
-    return drawn.reshape(*shape, *drawn.shape[1:])
+        parts.append(at_each_draw(target, draw, (block,), Draws(both, draws.method)))
+    return np.concatenate(parts, axis=2)
 
 
 def _replicates(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray:
@@ -224,7 +221,7 @@ def _replicates(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray:
     draw = target.program(("replicates", number), lambda: _Replicates(target, number))
     parts = []
     for index, block in enumerate(_blocks(inputs)):
-        drawn = fold(target, Recorded(draw, size, (np.uint32(index), block)), some)[0]
+        drawn = at_each_draw(target, draw, (np.uint32(index), block), some)[0]
         parts.append(drawn.reshape(-1, *drawn.shape[2:]))
     return np.concatenate(parts, axis=1)
 
@@ -334,18 +331,7 @@ def values_per_draw(target: LogDensity, draws: Draws, inputs: Any) -> np.ndarray
     `Likelihood.quantity` names.
     """
     inputs = target.check_inputs(inputs)
-    return _of_each_draw(target, draws, target.values, (inputs,))
-
-
-def _of_each_draw(
-    target: Posterior,
-    draws: Draws,
-    function: Callable[..., jax.Array],
-    arrays: tuple[Any, ...] = (),
-) -> np.ndarray:
-    num_draws = draws.num_chains * draws.num_draws
-    values = fold(target, Recorded(function, num_draws, arrays), draws)
-    return values.reshape(draws.num_chains, draws.num_draws, *values.shape[2:])
+    return at_each_draw(target, target.values, (inputs,), draws)
 
 
 def _check_inputs(target: LogDensity, inputs: Any) -> Any:

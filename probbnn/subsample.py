@@ -26,4 +26,4 @@ def evenly_spaced(size: int, number: int) -> np.ndarray:
         >>> evenly_spaced(2, 3)
         array([0, 1])
     """
-    return np.unique(np.linspace(0, size - 1, number).round().astype(int))
+    return np.unique(np.linspace(0, size - 1, min(number, size)).round().astype(int))

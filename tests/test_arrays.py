@@ -1,5 +1,7 @@
 """Numbers stay what they are on the way to the device, or are refused."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -74,3 +76,10 @@ def test_metrics_do_not_look_through_a_mask():
     probs = np.full((4, 2), 0.5)
     with pytest.raises(InputError, match="labels are a masked array"):
         pb.evaluate(probs, np.ma.masked_equal([0, 1, 0, 1], 1))
+
+
+def test_nothing_is_warned_of_what_is_refused():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(InputError, match="inputs hold"):
+            density(np.array([[1e300], [0.0]]), np.zeros(2))

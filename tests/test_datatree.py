@@ -8,11 +8,12 @@ import numpy as np
 import numpyro
 import pytest
 import xarray as xr
-from helpers import random_draws
+from helpers import NUM_INPUTS, random_draws
 from numpy.testing import assert_allclose, assert_array_equal
 from numpyro import distributions as dist
 
 import probbnn as pb
+from probbnn.predictive import values_per_draw
 from probbnn.tree import layers, leaf_names
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -276,3 +277,12 @@ def test_a_name_of_probes_that_no_file_holds_is_one_line(target, draws, classes,
     with pytest.raises(pb.InputError, match="set of probes is called .*; names must be") as caught:
         pb.to_datatree(draws, target, {name: classes[0][:1]})
     assert "\n" not in str(caught.value)
+
+
+def test_what_each_draw_says_stands_at_its_place(target, draws):
+    inputs = np.random.default_rng(0).normal(size=(8, NUM_INPUTS)).astype(np.float32)
+    found = values_per_draw(target, draws, inputs)
+    for chain in range(draws.num_chains):
+        for draw in (0, draws.num_draws - 1):
+            position = jax.tree.map(lambda leaf, c=chain, d=draw: leaf[c, d], draws.positions)
+            assert_allclose(found[chain, draw], target.values(inputs, position), rtol=1e-5)

@@ -30,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
+from probbnn.checks import check_key, check_whole
 from probbnn.diagnostics import ranks
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
@@ -324,9 +325,8 @@ def measure_temperature(
         )
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance}; it must be between 0 and 1, such as 0.1")
-    for name, number in (("num_draws", num_draws), ("num_minibatches", num_minibatches)):
-        if number is not None and number < 1:
-            raise InputError(f"{name} is {number}; it must be at least 1")
+    check_key(rng_key)
+    check_whole(1, num_draws=num_draws, num_minibatches=num_minibatches)
     target.check_position(jax.tree.map(lambda leaf: leaf[0, 0], draws.positions))
     members = layers(draws.positions)
     sizes = np.array([leaf[0, 0].size for leaf in jax.tree.leaves(draws.positions)])

@@ -83,6 +83,12 @@ def customise(
             raise InputError(f"--temperature is {temperature}; it must be positive and finite")
         if not any(_has_temperature(name) for name in runs):
             raise InputError(f"--temperature was given, and {', '.join(runs)} has none")
+    if num_chains is not None and all(find_method(name).default_chains == 1 for name in runs):
+        raise InputError(f"--chains was given, and {', '.join(runs)} has one; use ensemble")
+    if batch_size is not None and all(find_method(name).full_data for name in runs):
+        raise InputError(
+            f"--batch-size was given, and {', '.join(runs)} takes all the data at each step"
+        )
     settings = {"step_size": step_size, "temperature": temperature}
     fields = {"batch_size": batch_size, "prior_scale": prior_scale}
     return replace(

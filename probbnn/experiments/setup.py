@@ -301,9 +301,15 @@ def _plan(target: LogDensity, name: str, run: MethodRun, batch_size: int) -> Pla
     }
     # Built to see that it can run like this.
     is_fit = method.family == "approximation"
-    method.of(settings).build(
-        target, num_warmup=num_steps if is_fit else num_warmup, batch_size=batch_size
-    )
+    try:
+        method.of(settings).build(
+            target, num_warmup=num_steps if is_fit else num_warmup, batch_size=batch_size
+        )
+    except InputError:
+        raise
+    except Exception:
+        # What its library makes of this is said when it runs, and stops none of the others.
+        pass
     fitted = method.of(settings).num_fitted_draws
     check_memory(target, num_chains, min(run.draws, num_steps) if fitted is None else fitted)
     return PlannedMethod(

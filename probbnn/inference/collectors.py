@@ -26,9 +26,9 @@ __all__ = [
     "LogMeanExp",
     "Newest",
     "NewestInfos",
-    "Recorded",
     "Thinned",
     "Trace",
+    "at_each_draw",
     "fold",
 ]
 
@@ -42,38 +42,6 @@ class _OfDraws:
     def observe(self, carry: PyTree, info: Info, clock: Clock) -> PyTree:
         """Nothing: a step that is no draw leaves no trace."""
         return carry
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Recorded(_OfDraws):
-    """``function(*arrays, position)`` at each draw.
-
-    Attributes:
-        function: what is recorded, static; its values are pytrees of arrays.
-        num_draws: draws per chain, static.
-        arrays: what it takes beside the position.
-    """
-
-    function: Callable[..., PyTree] = field(metadata={"static": True})
-    num_draws: int = field(metadata={"static": True})
-    arrays: tuple[Any, ...] = ()
-
-    def init(self, position: Position, info: Info) -> PyTree:
-        """Room for all draws."""
-        values = jax.eval_shape(self.function, *self.arrays, position)
-        return jax.tree.map(
-            lambda leaf: jnp.zeros((self.num_draws, *leaf.shape), leaf.dtype), values
-        )
-
-    def update(self, carry: PyTree, position: Position, clock: Clock) -> PyTree:
-        """Put the draw behind the others."""
-        values = self.function(*self.arrays, position)
-        return jax.tree.map(lambda all_, one: all_.at[clock.num_draws].set(one), carry, values)
-
-    def finish(self, carry: PyTree) -> PyTree:
-        """Values as NumPy arrays ``(chain, draw, …)``."""
-        return jax.tree.map(np.asarray, carry)
 
 
 @jax.tree_util.register_dataclass
@@ -384,6 +352,35 @@ def _fold_block(collector: Collector, carry: PyTree, block: PyTree, start: jax.A
 
     size = len(jax.tree.leaves(block)[0])
     return jax.lax.scan(one, carry, (block, start + jnp.arange(size)))[0]
+
+
+def at_each_draw(
+    target: Posterior | None, function: Callable[..., PyTree], arrays: tuple[Any, ...], draws: Draws
+) -> Any:
+    """``function(*arrays, position)`` at each stored draw, leaves ``(chain, draw, …)``.
+
+    What is returned is filled block by block, and nothing else of its size is there on the way.
+    """
+
+    def program() -> Any:
+        return jax.jit(partial(_map_block), static_argnums=0)
+
+    run = program() if target is None else target.program("map", program)
+    size = draws.num_chains * draws.num_draws
+    found, number = None, 0
+    for block in _blocks(draws):
+        values = jax.tree.map(np.asarray, run(function, arrays, block))
+        if found is None:
+            found = jax.tree.map(lambda leaf: np.empty((size, *leaf.shape[1:]), leaf.dtype), values)
+        rows = slice(number, number + len(jax.tree.leaves(block)[0]))
+        jax.tree.map(lambda to, leaf, rows=rows: to.__setitem__(rows, leaf), found, values)
+        number = rows.stop
+    shape = draws.num_chains, draws.num_draws
+    return jax.tree.map(lambda leaf: leaf.reshape(*shape, *leaf.shape[1:]), found)
+
+
+def _map_block(function: Callable[..., PyTree], arrays: tuple[Any, ...], block: PyTree) -> PyTree:
+    return jax.lax.map(partial(function, *arrays), block)
 
 
 def _blocks(draws: Draws) -> Iterator[PyTree]:

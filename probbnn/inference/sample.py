@@ -23,7 +23,7 @@ from probbnn.samplers.base import ChainMethod, Kernel, Method
 from probbnn.samplers.registry import find_method
 from probbnn.samplers.schedules import Cyclical
 from probbnn.tree import leaf_names
-from probbnn.types import Collector, KernelLike, Position, PRNGKey
+from probbnn.types import Collector, DataSource, KernelLike, Position, PRNGKey
 
 __all__ = [
     "CHECKPOINT_SECONDS",
@@ -50,6 +50,8 @@ CHECKPOINT_SECONDS = 60.0
 _MAX_DRAWS = 500
 _MIN_DRAWS = 100
 _MAX_BYTES = 10**9
+# Examples whose likelihoods must be the same in a batch of so many and of twice as many.
+_NUM_TOGETHER = 2
 
 
 def sample(
@@ -173,6 +175,7 @@ def sample(
         initial_positions = starts(init_key, target, num_chains)
     else:
         initial_positions = _as_starts(target, initial_positions, num_chains)
+    _check_apart(target, jax.tree.map(lambda leaf: leaf[0], initial_positions))
     run = replace(run, block=block_draws(initial_positions))
     directory = None
     if out is not None:
@@ -413,6 +416,33 @@ def as_kernel(method: Any) -> Kernel:
             "expected: close over anything else, such as the step size"
         )
     return Kernel(lambda position, rng_key=None: init(position), step, gradients_per_step=None)
+
+
+def _check_apart(target: Posterior, position: Position) -> None:
+    """Raise `InputError` if the likelihood of an example depends on what comes with it.
+
+    A sum over the data is no sum of minibatches then.
+    """
+    if target.data_size < 2 * _NUM_TOGETHER:
+        return
+
+    def likelihoods(position: Position, source: DataSource) -> tuple[jax.Array, jax.Array]:
+        index = np.linspace(0, target.data_size - 1, 2 * _NUM_TOGETHER).astype(int)
+        halves = [source.gather(part) for part in (index[:_NUM_TOGETHER], index[_NUM_TOGETHER:])]
+        found = [target.pointwise_loglikelihood_fn(position, half) for half in halves]
+        together = target.pointwise_loglikelihood_fn(position, source.gather(index))
+        return together, jnp.concatenate(found)
+
+    program = target.program("apart", lambda: jax.jit(likelihoods))
+    together, apart = map(np.asarray, program(position, target.data))
+    # As wide as the rounding of a network in bfloat16.
+    if not np.allclose(together, apart, rtol=0.02, atol=0.02, equal_nan=True):
+        worst = np.abs(together - apart).argmax()
+        raise InputError(
+            "the likelihood of an example depends on the other examples of its batch "
+            f"({together[worst]:.4g} among four, {apart[worst]:.4g} among two), as it does with "
+            "batch statistics; use layer or group normalisation, or fix the statistics"
+        )
 
 
 def _as_starts(target: Posterior, positions: Any, num_chains: int) -> Position:

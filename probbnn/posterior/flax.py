@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from probbnn.arrays import on_device, with_dtype
+from probbnn.arrays import canonical, on_device
 from probbnn.data.dataset import Dataset
 from probbnn.data.sources import DeviceArrays, arrays_of, as_arrays, check_finite, num_examples
 from probbnn.errors import InputError, first_line
@@ -129,6 +129,7 @@ class LogDensity(Posterior):
         weights: Any = None,
     ) -> None:
         inputs, targets = arrays_of(data)
+        inputs, targets = _canonical(inputs, "inputs"), _canonical(targets, "targets")
         if prior is not None and prior_scale is not None:
             raise InputError(
                 f"prior_scale is {prior_scale} beside a prior; it is short for "
@@ -300,10 +301,7 @@ class LogDensity(Posterior):
                 "give as many of each"
             )
         check_finite(inputs)
-        return jax.tree.map(
-            lambda leaf: with_dtype(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype), "inputs"),
-            inputs,
-        )
+        return jax.tree.map(lambda leaf: canonical(leaf, "inputs"), inputs)
 
     def _check_input(self, inputs: np.ndarray, example: jax.ShapeDtypeStruct) -> None:
         if inputs.shape[1:] != example.shape or inputs.ndim == 0:
@@ -402,12 +400,13 @@ class LogDensity(Posterior):
     ) -> tuple[Network, Position, Any]:
         """The network, and shapes of its parameters and of its outputs for one example."""
         one = jax.tree.map(lambda leaf: leaf[:1], inputs)
+        two = jax.tree.map(lambda leaf: leaf[:1].repeat(2, axis=0), inputs)
         try:
             network = as_network(
                 module, one, preprocess=preprocess, trainable=trainable, variables=variables
             )
             position = jax.eval_shape(network.init, jax.random.key(0))
-            outputs = jax.eval_shape(network.apply, position, one)
+            outputs, of_two = (jax.eval_shape(network.apply, position, x) for x in (one, two))
         except InputError:
             raise
         except Exception as error:  # whatever the user's module raises on these inputs
@@ -415,7 +414,21 @@ class LogDensity(Posterior):
                 f"the module cannot be applied to inputs of shape {_batch_shape(self._examples)}: "
                 f"{first_line(error)}"
             ) from error
+        for first, second in zip(jax.tree.leaves(outputs), jax.tree.leaves(of_two), strict=True):
+            if (first.shape, second.shape) != ((1, *first.shape[1:]), (2, *first.shape[1:])):
+                raise InputError(
+                    f"the module gives outputs of shape {first.shape} for one example and "
+                    f"{second.shape} for two; a leading axis of examples is expected, none of "
+                    "which sees the others"
+                )
         return network, position, jax.tree.map(lambda leaf: leaf.shape[1:], outputs)
+
+
+def _canonical(arrays: Any, what: str) -> Any:
+    """Arrays as a device holds them; names of classes are no numbers yet."""
+    return jax.tree.map(
+        lambda leaf: leaf if leaf.dtype.kind == "U" else canonical(leaf, what), arrays
+    )
 
 
 def _named(likelihood: Likelihood, data: Any, targets: Any) -> Likelihood:

@@ -29,7 +29,7 @@ from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.last_layer import last_layers
 from probbnn.posterior.numpyro_model import to_numpyro
-from probbnn.samplers.base import Kernel, Method, as_schedule, check_step_size
+from probbnn.samplers.base import Kernel, Method, as_schedule, check_step_size, untyped
 from probbnn.samplers.from_numpyro import network_of
 from probbnn.samplers.from_optax import optimizer
 from probbnn.tree import leaf_names, matching, nearest
@@ -133,11 +133,12 @@ class SVI(Method, name="svi"):
             return NumPyroSVI(model, family, optimiser, Trace_ELBO()), family
 
         def init_fn(position: Position, rng_key: PRNGKey) -> FitState:
-            fit = engine(position)[0].init(rng_key, batch=one_example)
+            fit = engine(position)[0].init(untyped(rng_key), batch=one_example)
             return FitState(position, fit, jnp.zeros((), jnp.float32))
 
         def adapt_fn(rng_key: PRNGKey, state: FitState, batch: Batch) -> tuple[FitState, FitInfo]:
             svi, _ = engine(state.position)
+            rng_key = untyped(rng_key)
             svi.init(rng_key, batch=one_example)  # it must know its model; the values are not used
             fit, loss = svi.update(state.fit._replace(rng_key=rng_key), batch=batch)
             num_gradients = state.num_gradients + 1
@@ -148,11 +149,12 @@ class SVI(Method, name="svi"):
 
         def settle_fn(state: FitState) -> FitState:
             svi, _ = engine(state.position)
-            svi.init(jax.random.key(0), batch=one_example)
+            svi.init(jax.random.PRNGKey(0), batch=one_example)
             return state._replace(fit=svi.get_params(state.fit))
 
         def step_fn(rng_key: PRNGKey, state: FitState, _: Batch) -> tuple[FitState, FitInfo]:
             svi, family = engine(state.position)
+            rng_key = untyped(rng_key)
             svi.init(rng_key, batch=one_example)
             position = model.position(family.sample_posterior(rng_key, state.fit))
             return _drawn(network, state, position)
@@ -264,7 +266,7 @@ class Laplace(Method, name="laplace"):
                 hessian_fn=_hessian if is_last else _hessian_diagonal,
             )
             engine = NumPyroSVI(family.model, family, optax.adam(1.0), Trace_ELBO())
-            params = engine.get_params(engine.init(jax.random.key(0)))
+            params = engine.get_params(engine.init(jax.random.PRNGKey(0)))
             root = family.get_transform(params).scale_tril
             # Where −log density curves down there is no Gaussian, and NumPyro's has no width.
             root = jnp.where(jnp.all(jnp.diag(root) > 0), root, jnp.nan)

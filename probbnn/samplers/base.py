@@ -37,6 +37,7 @@ __all__ = [
     "check_temperature",
     "kinetic_temperature",
     "largest_curvature",
+    "untyped",
 ]
 
 MEAN_LOSS_RATE = 0.02
@@ -210,6 +211,17 @@ class Method:
             InputError: if the settings do not fit the target or the lengths.
         """
         raise NotImplementedError
+
+
+def untyped(rng_key: PRNGKey) -> jax.Array:
+    """The numbers of a key, which stand for the same key.
+
+    For libraries that use a key twice, which `jax_debug_key_reuse` notes of keys with a type.
+    """
+    is_typed = jnp.issubdtype(rng_key.dtype, jax.dtypes.prng_key)
+    if not is_typed or rng_key.dtype != jax.random.key(0).dtype:
+        return rng_key
+    return jax.random.key_data(rng_key)
 
 
 def kinetic_temperature(momentum: PyTree) -> jax.Array:

@@ -22,6 +22,7 @@ from probbnn.samplers.base import (
     check_temperature,
     kinetic_temperature,
     largest_curvature,
+    untyped,
 )
 from probbnn.types import Batch, Position, PRNGKey, PyTree, StepSize, ValueAndGrad
 
@@ -216,7 +217,8 @@ class BlackJAXSGHMC(Method, name="blackjax_sghmc"):
             value, grad = value_and_grad_estimator(state.position, minibatch)
             h, t = step_sizes(state.step), temperatures(state.step)
             num_steps = self.num_integration_steps
-            position = kernel(rng_key, state.position, grad_estimator, minibatch, h, num_steps, t)
+            key = untyped(rng_key)
+            position = kernel(key, state.position, grad_estimator, minibatch, h, num_steps, t)
             info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
             return SGHMCState(_like(position, state.position), state.step + 1), info
 

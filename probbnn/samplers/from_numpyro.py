@@ -12,7 +12,7 @@ from probbnn.errors import InputError
 from probbnn.posterior.base import Posterior
 from probbnn.posterior.flax import LogDensity
 from probbnn.posterior.numpyro_model import to_numpyro
-from probbnn.samplers.base import Kernel, Method
+from probbnn.samplers.base import Kernel, Method, untyped
 from probbnn.samplers.from_optax import optimizer
 from probbnn.samplers.nuts import HMCInfo, check_hmc, check_warmup
 from probbnn.types import Position, PRNGKey, PyTree
@@ -74,7 +74,7 @@ class NumPyroNUTS(Method, name="numpyro_nuts"):
         )
 
         def init_fn(position: Position, rng_key: PRNGKey) -> NumPyroState:
-            inner = kernel.init(rng_key, num_warmup, model.params(position), (), {})
+            inner = kernel.init(untyped(rng_key), num_warmup, model.params(position), (), {})
             return NumPyroState(position, inner, jnp.zeros((), jnp.float32))
 
         # NumPyro's kernels know their model from an `init` of their own, which a run that goes on
@@ -82,7 +82,7 @@ class NumPyroNUTS(Method, name="numpyro_nuts"):
         jax.eval_shape(init_fn, jax.eval_shape(target.init, jax.random.key(0)), jax.random.key(0))
 
         def step_fn(rng_key: PRNGKey, state: NumPyroState, _: Any) -> tuple[NumPyroState, HMCInfo]:
-            inner = kernel.sample(state.inner._replace(rng_key=rng_key), (), {})
+            inner = kernel.sample(state.inner._replace(rng_key=untyped(rng_key)), (), {})
             num_gradients = state.num_gradients + inner.num_steps
             position = model.position(inner.z)
             return NumPyroState(position, inner, num_gradients), _info(inner, num_gradients)
@@ -184,7 +184,7 @@ class HMCECS(Method, name="hmcecs"):
             mode_key, init_key = jax.random.split(rng_key)
             mode = self._mode(network, mode_key, position, batch_size)
             center = model.params(mode)
-            inner = kernel_around(center).init(init_key, num_warmup, center, (), {})
+            inner = kernel_around(center).init(untyped(init_key), num_warmup, center, (), {})
             num_gradients = self.map_steps * batch_size + 2.0 * target.data_size
             return NumPyroState(mode, (center, inner), jnp.asarray(num_gradients, jnp.float32))
 
@@ -194,8 +194,8 @@ class HMCECS(Method, name="hmcecs"):
             center, inner = state.inner
             kernel = kernel_around(center)
             # NumPyro's kernels know their model from `init`, whose values are not used here.
-            kernel.init(rng_key, num_warmup, center, (), {})
-            inner = kernel.sample(inner._replace(rng_key=rng_key), (), {})
+            kernel.init(untyped(rng_key), num_warmup, center, (), {})
+            inner = kernel.sample(inner._replace(rng_key=untyped(rng_key)), (), {})
             steps = inner.hmc_state.num_steps * float(batch_size)
             # The minibatch's exchanged block and, once more, its estimate.
             exchange = batch_size / self.num_blocks + batch_size

@@ -1,5 +1,8 @@
 """The changes that the options of the command line make to a preset."""
 
+import pytest
+
+from probbnn.errors import InputError
 from probbnn.experiments.customise import customise
 from probbnn.experiments.experiment import MethodRun
 from probbnn.experiments.presets import PRESETS
@@ -35,3 +38,18 @@ def test_what_methods_share_changes_when_it_is_loaded():
 
 def test_nothing_given_changes_nothing():
     assert customise(PRESETS["mnist"]) == PRESETS["mnist"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "change", "message"),
+    [
+        (["map"], {"num_chains": 5}, "--chains was given, and map has one"),
+        (["nuts"], {"batch_size": 10}, "--batch-size was given, and nuts takes all the data"),
+        (["nuts", "mclmc"], {"batch_size": 10}, "--batch-size was given, and nuts, mclmc takes"),
+    ],
+)
+def test_an_option_that_none_of_the_methods_has_is_refused(methods, change, message):
+    with pytest.raises(InputError, match=message):
+        customise(PRESETS["digits"], methods=methods, **change)
+    # With others beside them it is for those.
+    assert customise(PRESETS["digits"], methods=[*methods, "sgld"], **change)

@@ -127,3 +127,16 @@ def test_a_module_that_fails_leaves_nothing_behind(classes, tmp_path):
     with pytest.raises(Exception, match="."):
         begin(experiment(classes, module=(broken, broken)), tmp_path / "out", 0)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_library_that_cannot_build_a_method_stops_none_of_the_others(monkeypatch):
+    def build(self, target, **lengths):
+        raise TypeError("carry input and carry output must have equal types")
+
+    monkeypatch.setattr(pb.METHODS["sgld"], "build", build)
+    x = np.random.default_rng(0).normal(size=(20, 2))
+    rows = {"sgld": pb.MethodRun(num_steps=4), "map": pb.MethodRun(num_steps=4)}
+    data = (x, (x[:, 0] > 0).astype(int))
+    module = pb.MLP(hidden=(2,), num_outputs=2)
+    setup = prepare(pb.Experiment("mine", module, data, data, rows))
+    assert list(setup.methods) == ["sgld", "map"]

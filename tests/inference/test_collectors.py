@@ -9,7 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
 from probbnn.inference import collectors
-from probbnn.inference.collectors import Averages, LogMeanExp, Recorded, fold
+from probbnn.inference.collectors import Averages, LogMeanExp, at_each_draw, fold
 from probbnn.types import Clock
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -75,7 +75,7 @@ def test_log_of_a_mean_of_exponentials():
     assert_allclose(by_chain(collector), exact, rtol=1e-6)
 
 
-def test_what_is_recorded_is_in_the_order_of_the_draws():
-    values = fold(TARGET, Recorded(lambda x: {"first": x[0]}, 120), DRAWS)["first"]
-    assert_array_equal(values[0], VALUES[..., 0].ravel())
-    assert_array_equal(by_chain(Recorded(lambda x: x, 40)), VALUES)
+def test_what_is_computed_of_each_draw_is_in_their_order():
+    values = at_each_draw(TARGET, lambda a, x: {"first": a * x[0]}, (2.0,), DRAWS)["first"]
+    assert_array_equal(values, 2 * VALUES[..., 0])
+    assert_array_equal(at_each_draw(None, lambda x: x, (), DRAWS), VALUES)

@@ -378,3 +378,36 @@ def test_a_noise_scale_that_is_given_stays_in_the_units_of_the_targets(values):
     )
     predictive = pb.predict(target, random_draws(target), inputs)
     assert_allclose(predictive.noise_std, 6.0, rtol=1e-6)
+
+
+def together(change):
+    """A linear module whose outputs ``change`` sees as a batch."""
+    return (lambda key, x: {"w": jnp.ones((x.shape[1], 4))}), lambda p, x: change(x @ p["w"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda y: y.mean(0, keepdims=True), r"\(1, 4\) for one example and \(1, 4\) for two"),
+        (lambda y: y.sum(0), r"\(4,\) for one example and \(4,\) for two"),
+        (lambda y: jnp.concatenate([y, y]), r"\(2, 4\) for one example and \(4, 4\) for two"),
+    ],
+)
+def test_a_module_that_loses_examples_is_refused(classes, change, message):
+    with pytest.raises(pb.InputError, match=message):
+        pb.LogDensity(together(change), classes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda y: y - y.mean(0), lambda y: y[::-1], lambda y: jax.nn.softmax(y, axis=0)],
+)
+def test_a_module_that_mixes_examples_is_not_sampled(classes, tmp_path, change):
+    inputs, labels = classes
+    varied = inputs * np.array([1.0, 5.0, 2.0], np.float32)
+    module = (lambda key, x: jax.random.normal(key, (3, 4))), lambda w, x: change(x @ w)
+    target = pb.LogDensity(module, (varied, labels))
+    out = tmp_path / "out"
+    with pytest.raises(pb.InputError, match="depends on the other examples of its batch"):
+        pb.sample(jax.random.key(0), target, "sgld", batch_size=5, num_steps=4, out=out)
+    assert not out.exists()
