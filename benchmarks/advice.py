@@ -22,8 +22,8 @@ _RESULTS = Path(__file__).parent / "results"
 _MOST_RUNS = 5
 _BIASED = "biased by minibatch noise or step size"
 BEGINNINGS: dict[str, dict[str, Any]] = {
-    "mclmc, 500 steps": {"method": "mclmc", "num_steps": 500},
-    "mclmc, 2,000 steps, 50 draws": {"method": "mclmc", "num_steps": 2_000, "thinning": 20},
+    "mclmc, too few steps": {"method": "mclmc", "num_steps": 3_000},
+    "mclmc, too few draws": {"method": "mclmc", "num_steps": 10_000, "thinning": 100},
     "sghmc, a step 30 times too large": {
         "method": "sghmc",
         "num_steps": 1_000,
