@@ -1166,13 +1166,13 @@ FAULTS |= {
         "probbnn/inference/checkpoint.py",
         'record.pop("checksum") != _checksum(leaves)',
         'record.pop("checksum") is None',
-        f"{_RESUME} -k damaged_checkpoint",
+        "tests/inference/test_checkpoint.py",
     ),
     "checksum of the first array": Fault(
         "probbnn/inference/checkpoint.py",
         ".view(np.uint8).data, total)",
         ".view(np.uint8).data, 0) if not total else total",
-        f"{_RESUME} -k damaged_checkpoint",
+        "tests/inference/test_checkpoint.py",
     ),
     "oldest checkpoint first": Fault(
         "probbnn/inference/checkpoint.py",
