@@ -68,7 +68,7 @@ def small(**settings):
     return pb.MLP(hidden=(5,), activation="tanh", **settings)
 
 
-def digits(size=200):
+def digits(size=50):
     train, _ = pb.load("digits")
     return train.images[:size], train.labels[:size]
 
@@ -84,7 +84,7 @@ class Laplacian(pb.Likelihood):
 
 
 TARGETS = {
-    "LeNet-300-100": lambda: pb.LogDensity(pb.LeNet300100(), digits(), prior_scale=0.1),
+    "images": lambda: pb.LogDensity(small(num_outputs=10), digits(), prior_scale=0.1),
     "Linen CNN": lambda: pb.LogDensity(CNN(), (IMAGES, LABELS), prior_scale=0.7),
     "NNX tied": lambda: pb.LogDensity(Tied, (INPUTS, LABELS)),
     "NNX unusual": lambda: pb.LogDensity(Unusual(nnx.Rngs(0)), (INPUTS, LABELS), prior_scale=2.0),

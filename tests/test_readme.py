@@ -11,9 +11,14 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_python_blocks_run(capsys, tmp_path, monkeypatch):
+# As they stand for `pytest -m slow`; by default with a tenth of the steps.
+@pytest.mark.parametrize("thousand", ["00", pytest.param("_000", marks=pytest.mark.slow)])
+def test_python_blocks_run(thousand, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    lengths = r"(num_steps|num_warmup|cycle_length)=(\d)_000\b"
+    readme, number = re.subn(lengths, rf"\1=\g<2>{thousand}", README)
+    assert number >= 5
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(blocks) == 6
     names = {}
     for block in blocks:
@@ -23,7 +28,7 @@ def test_python_blocks_run(capsys, tmp_path, monkeypatch):
     assert names["pred"].probs.shape == (500, 10)
     assert names["info"].logdensity.shape == ()
     assert "gradient noise / T" in printed
-    assert names["weights"].shape == (4, 500, 3)
+    assert names["weights"].shape == (4, 500 if thousand == "_000" else 100, 3)
     assert 0 <= names["mala_info"].acceptance_rate <= 1
     assert (tmp_path / "runs" / "mine" / "report.html").exists()
 

@@ -337,7 +337,8 @@ def _too_short(c: Convergence, mixing: Mixing) -> tuple[str, str]:
     draws = max(c.num_draws, 100 * math.ceil(2.4 * enough / c.num_chains / 100))
     only_tails = rhat <= MAX_RHAT and bulk >= MIN_ESS
     cause = "the tails are visited too little" if only_tails else "the run is too short"
-    faster = "a sampler that moves faster, such as nuts or mclmc"
+    others = [name for name in ("nuts", "mclmc") if name != c.method]
+    faster = f"a sampler that moves faster, such as {' or '.join(others)}"
     return (
         cause,
         f"about {times} times as many steps with {draws:,} draws of each chain kept, or {faster}"

@@ -93,7 +93,7 @@ def test_noise_that_the_measured_temperature_excludes_is_no_bias():
         "sgld",
         step_size=2e-5,
         batch_size=100,
-        num_steps=60_000,
+        num_steps=30_000,
         num_warmup=2_000,
         progress=False,
     )

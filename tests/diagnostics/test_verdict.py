@@ -100,6 +100,16 @@ def test_nobody_is_sent_to_wait_for_a_run_that_is_hundreds_of_times_longer():
     assert judge(values, meters()).next_step.startswith("about ")
 
 
+@pytest.mark.parametrize(
+    ("method", "others"), [("sgld", "nuts or mclmc"), ("mclmc", "nuts"), ("nuts", "mclmc")]
+)
+def test_a_faster_sampler_is_another_one(method, others):
+    tree = as_tree(independent() + np.linspace(0, 50, 500)[:, None])
+    tree.attrs["method"] = method
+    advice = pb.judge(pb.diagnose(tree)).next_step
+    assert advice.startswith(f"a sampler that moves faster, such as {others}: about ")
+
+
 def test_few_draws_are_told_from_short_runs():
     verdict = judge(independent(80), meters())
     assert (verdict.label, verdict.cause) == ("not converged", "too few draws were kept")

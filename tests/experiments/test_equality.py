@@ -60,7 +60,7 @@ def categorical():
 @pytest.mark.parametrize(
     "name",
     [
-        "LeNet-300-100",
+        "images",
         "Linen CNN",
         "NNX tied",
         "NNX unusual",

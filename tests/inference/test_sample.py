@@ -1,5 +1,6 @@
 """`sample` and the registry of methods, as a user meets them."""
 
+import inspect
 import io
 import re
 from typing import NamedTuple
@@ -21,6 +22,7 @@ from probbnn.samplers.registry import find_method
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 # Those that take steps on minibatches; tests/samplers/test_full_data.py has the others.
+OWN_AND_OPTAX = ("probbnn", "optax")
 KERNELS = [n for n, m in pb.METHODS.items() if m.family in ("optimisation", "SG-MCMC")]
 SHORT = {"num_steps": 6, "batch_size": 5, "progress": False}
 
@@ -46,6 +48,14 @@ def test_methods_are_registered_under_their_names_with_their_settings():
         assert method.name == name
         assert "\n" not in method.summary
         assert ("step_size" in method.defaults()) == (method.family != "MCMC")
+        # The library whose algorithm it runs is the one that its module takes it from.
+        source = inspect.getsource(inspect.getmodule(method))
+        outside = [
+            library
+            for library in ("blackjax", "numpyro")
+            if re.search(rf"^(import|from) {library}\b", source, re.MULTILINE)
+        ]
+        assert [method.backend] == outside or (not outside and method.backend in OWN_AND_OPTAX)
     assert pb.METHODS["psgld"].defaults()["temperature"] == 1.0
     assert {n for n, m in pb.METHODS.items() if m.point_estimate} == {"map", "ensemble"}
 

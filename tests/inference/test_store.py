@@ -61,7 +61,7 @@ def test_half_precision_comes_back_as_it_was(tmp_path):
     values = np.asarray(jnp.arange(6, dtype=jnp.bfloat16).reshape(2, 3) / 3)
     store.write("positions", 0, values)
     found = store.read("positions", 3, range(2))
-    assert found.dtype == jnp.bfloat16
+    assert found.dtype == found[:].dtype == np.asarray(found).dtype == jnp.bfloat16
     assert_array_equal(np.asarray(found), values)
 
 

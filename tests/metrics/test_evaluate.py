@@ -81,6 +81,20 @@ def test_resamples_at_once_are_the_resamples_one_by_one(case, seed):
     assert_allclose(found, intervals[22:], rtol=1e-12, atol=1e-12)
 
 
+def test_bins_of_resamples_hold_the_ties_that_they_hold_one_by_one():
+    """Of more rows than bins, so that blocks of ties share them and end on their limits."""
+    votes, classes = vote_case()
+    for number in (45, 60):
+        probs, labels = votes[:number], classes[:number]
+        found = m.evaluate(probs, labels, num_resamples=50).ece_equal_mass
+        one_by_one = m.bootstrap(
+            lambda p, y: m.ece(p, y, 15, "equal_mass"),
+            *(x[np.argsort(-probs.max(1), kind="stable")] for x in (probs, labels)),
+            num_resamples=50,
+        )
+        assert_allclose(found, one_by_one, rtol=1e-12)
+
+
 def test_evaluate_takes_a_predictive():
     probs, labels = softmax_case(n=20)
     predictive = types.SimpleNamespace(probs=probs.astype(np.float32))

@@ -29,3 +29,9 @@ def test_bad_predictions_are_refused_in_one_line(name, probs, labels, message):
     with pytest.raises(InputError, match=message) as error:
         getattr(m, name)(probs, labels)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["nll", "brier", "ece", "reliability"])
+def test_rows_of_no_class_are_refused_where_a_metric_is_undefined_for_them(name):
+    with pytest.raises(InputError, match="labels: 1 of 2 are -1 .no class."):
+        getattr(m, name)(PROBS, [0, -1])

@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import probbnn as pb
+from probbnn.samplers.from_blackjax import sgnht
 from probbnn.samplers.from_optax import optimizer
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -50,6 +51,25 @@ def test_sgld_is_blackjaxs_step_and_reports_what_it_saw(target, position, batch,
 def test_sgld_refuses_numbers_that_are_not_positive_and_finite(target, name, value):
     with pytest.raises(pb.InputError, match=f"{name} is {value}; it must be positive and finite"):
         pb.sgld(target.value_and_grad_estimator, **{"step_size": 0.1, name: value})
+
+
+# SGNHT
+
+
+def test_sgnht_is_blackjaxs_step_with_its_thermostat(target, position, batch):
+    sampler = sgnht(target.value_and_grad_estimator, 0.01, 2.0, alpha=0.3)
+    theirs = blackjax.sgnht(target.grad_estimator, alpha=0.3)
+    momentum = jax.tree.map(jnp.ones_like, position)
+    state = sampler.init(position)._replace(momentum=momentum, xi=jnp.asarray(0.7))
+    expected = blackjax.sgmcmc.sgnht.SGNHTState(position, momentum, jnp.asarray(0.7))
+    state, info = jax.jit(sampler.step)(jax.random.key(0), state, batch)
+    expected = jax.jit(theirs.step)(jax.random.key(0), expected, batch, 0.01, 2.0)
+    assert abs(expected.xi - 0.7) > 1e-3
+    for found, wanted in zip(state[:3], expected, strict=True):
+        jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, wanted)
+    square = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(state.momentum))
+    size = target.num_parameters(position)
+    assert_allclose(info.kinetic_temperature, square / size, rtol=1e-5)
 
 
 # Optax
