@@ -7,9 +7,9 @@
    what it finds until it ends or is killed again. What came of it is compared, bit for bit, with a
    run that nobody killed: metrics and verdicts (``metrics.json``), and whatever is followed along
    the chains (``draws.nc``). SIGINT and SIGTERM are sent likewise, five of each to each method.
-2. Runs into small file systems of ten sizes (tmpfs, where it may be mounted), and into directories
-   that cannot be written to or vanish: exit code, number of lines, what is left, and whether the
-   run goes on once there is room.
+2. Runs into small file systems of ten sizes (tmpfs, where it may be mounted), into one that becomes
+   read-only on the way, and into a directory that vanishes: exit code, number of lines, what is
+   left, and whether the run goes on once there is room.
 3. Bad input to ``probbnn run``, ``resume`` and ``watch``: exit code and message.
 
 The figures and the page are left out, which are made of the files that are compared. Writes
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,51 +139,80 @@ def survive(folder: Path, kills: int) -> dict[str, Any]:
     return counts
 
 
-def command(*arguments: str, **options: Any) -> tuple[int, list[str]]:
-    """Exit code and lines on stderr of the program as a user calls it."""
-    done = subprocess.run(
+def command(
+    *arguments: str, on_its_way: Callable[[], object] | None = None
+) -> tuple[int, list[str]]:
+    """Exit code and lines on stderr of the program as a user calls it.
+
+    Args:
+        arguments: of the program.
+        on_its_way: called once its second method has begun.
+    """
+    process = subprocess.Popen(
         [sys.executable, "-m", "probbnn", *arguments],
-        capture_output=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
-        timeout=_LIMIT,
-        **options,
     )
-    return done.returncode, done.stderr.strip().splitlines()
+    if on_its_way is not None:
+        second = Path(arguments[-1]) / "methods" / "sghmc" / "sampling.json"
+        while process.poll() is None and not second.exists():
+            time.sleep(0.05)
+        on_its_way()
+    _, error = process.communicate(timeout=_LIMIT)
+    return process.returncode, error.strip().splitlines()
 
 
 def small_disks(folder: Path) -> list[dict[str, Any]]:
-    """Runs where there is too little room, and once more where there is some."""
+    """Runs where there is too little room, or all at once no way to write, and once more after."""
     rows = []
-    quick = ["--method", "map,sghmc", "--steps", "2000", "--chains", "2"]
-    for size in (4, 64, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768):
-        disk = folder / "disk"
-        disk.mkdir(exist_ok=True)
-        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}k", "tmpfs", str(disk)]
+    disk = folder / "disk"
+    disk.mkdir()
+    sizes = (4, 64, 256, 512, 1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
+    for size in (*sizes, None):
+        options = f"size={size}k" if size else "size=256m"
+        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
             return [{"case": "full disks", "said": "no small file system can be mounted here"}]
         try:
             out = disk / "run"
-            code, lines = command("run", "digits", *quick, "--out", str(out))
-            left = sorted(p.name for p in out.iterdir()) if out.exists() else []
-            subprocess.run(["mount", "-o", "remount,size=256m", str(disk)], check=True)
-            again = ["resume", str(out)] if "run.json" in left else ["run", "digits", *quick]
+            on_its_way = None if size else lambda: remount(disk, "ro")
+            code, lines = command("run", *_QUICK, "--out", str(out), on_its_way=on_its_way)
+            left = sorted(str(p.relative_to(out)) for p in out.rglob("*")) if out.exists() else []
+            remount(disk, "rw,size=256m")
+            again = ["resume", str(out)] if "run.json" in left else ["run", *_QUICK]
             again += [] if "run.json" in left else ["--out", str(out)]
             then, _ = command(*again)
         finally:
             subprocess.run(["umount", str(disk)], check=True)
-        rows.append(
-            {
-                "case": f"{size:,} kB",
-                "exit": code,
-                "lines": len(lines),
-                "said": lines[-1] if lines else "",
-                "half-written files": [name for name in left if "part" in name],
-                "goes on with": f"{again[0]}, exit {then}",
-            }
-        )
+        row = {"case": f"{size:,} kB" if size else "read-only on the way", "exit": code}
+        row |= {"lines": len(lines), "said": shown(lines, folder)}
+        row |= {"half-written files": ", ".join(name for name in left if "part" in name)}
+        rows.append(row | {"goes on with": f"{again[0]}, exit {then}"})
         print(rows[-1], flush=True)
-    return rows
+    out = folder / "gone"
+    code, lines = command("run", *_QUICK, "--out", str(out), on_its_way=lambda: vanish(out))
+    row = {"case": "the directory vanishes", "exit": code, "lines": len(lines)}
+    row |= {"said": shown(lines, folder), "half-written files": "", "goes on with": ""}
+    return [*rows, row]
+
+
+_QUICK = ["digits", "--method", "map,sghmc", "--steps", "6000", "--chains", "2"]
+
+
+def remount(disk: Path, options: str) -> None:
+    """Change how a file system is mounted."""
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def vanish(out: Path) -> None:
+    """Take a directory away under a run."""
+    out.rename(out.with_name("elsewhere"))
+
+
+def shown(lines: list[str], folder: Path) -> str:
+    """The last line, without the name of a temporary folder."""
+    return lines[-1].replace(str(folder), "…") if lines else ""
 
 
 def bad_input(folder: Path) -> list[dict[str, Any]]:
@@ -222,9 +252,9 @@ def bad_input(folder: Path) -> list[dict[str, Any]]:
     rows = []
     for case in cases:
         code, lines = command(*case)
-        said = lines[-1].replace(str(folder), "…") if lines else ""
-        shown = " ".join(case).replace(str(folder), "…")
-        rows.append({"case": shown, "exit": code, "lines": len(lines), "said": said})
+        name = " ".join(case).replace(str(folder), "…")
+        row = {"case": name, "exit": code, "lines": len(lines), "said": shown(lines, folder)}
+        rows.append(row)
         print(rows[-1], flush=True)
     return rows
 

@@ -4,28 +4,21 @@ import contextlib
 import difflib
 import errno
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeGuard
+from pathlib import Path
+from typing import Any
 
 __all__ = [
     "InputError",
     "OutputError",
     "first_line",
-    "is_about_output",
     "one_line",
     "one_of",
     "requires",
+    "writing_to",
 ]
 
-_NO_WAY_TO_WRITE = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.EACCES,
-    errno.EPERM,
-    errno.ENOENT,
-    errno.ENOTDIR,
-}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
+_NO_PLACE = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR}
 
 
 class InputError(ValueError):
@@ -54,9 +47,20 @@ class OutputError(RuntimeError):
     """Results cannot be written: a full disk, one that cannot be written to, or that is gone."""
 
 
-def is_about_output(error: BaseException) -> TypeGuard[OSError]:
-    """Whether an error says that files cannot be written."""
-    return isinstance(error, OSError) and error.errno in _NO_WAY_TO_WRITE
+@contextlib.contextmanager
+def writing_to(directory: Path) -> Iterator[None]:
+    """Within it, an error that says that nothing can be written there is an `OutputError`.
+
+    Args:
+        directory: where; what is wrong with other files is somebody else's affair.
+    """
+    try:
+        yield
+    except OSError as error:
+        is_there = str(error.filename or "").startswith(str(directory))
+        if error.errno in _NO_ROOM or (error.errno in _NO_PLACE and is_there):
+            raise OutputError(f"nothing can be written any more ({error.strerror})") from error
+        raise
 
 
 def first_line(error: BaseException) -> str:

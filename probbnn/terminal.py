@@ -8,6 +8,7 @@ import contextlib
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import IO, Any, NoReturn
 
@@ -26,16 +27,27 @@ class Parser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def unbreakable_output() -> Iterator[None]:
-    """Within it, writing to standard output and standard error never raises."""
+    """Within it, writing to standard output and standard error never raises.
+
+    A warning is one line; those for whoever maintains a program are none.
+    """
     _open_standard_files()
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Unbreakable(stream) for stream in before)  # type: ignore[assignment]
     try:
-        yield
+        with warnings.catch_warnings():
+            for kind in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+                warnings.simplefilter("ignore", kind)
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            yield
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+def _show_warning(message: Warning | str, *where: Any) -> None:
+    print(f"probbnn: {one_line(str(message))}", file=sys.stderr)
 
 
 def _open_standard_files() -> None:

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 
@@ -55,6 +56,13 @@ def test_a_letter_that_the_terminal_lacks(monkeypatch):
     with unbreakable_output():
         print("T ≈ 1, é")
     assert raw.getvalue().decode("latin-1") == "T ? 1, é\n"
+
+
+def test_a_warning_is_one_line_and_one_for_maintainers_is_none(capsys):
+    with unbreakable_output():
+        warnings.warn("a checkpoint\ncould not be written", stacklevel=1)
+        warnings.warn("this will change", FutureWarning, stacklevel=1)
+    assert capsys.readouterr().err == "probbnn: a checkpoint\\ncould not be written\n"
 
 
 def test_a_pipe_that_closes():

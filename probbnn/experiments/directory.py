@@ -1,5 +1,6 @@
 """The directory of a run: its files are written anew, each atomically, after each method."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -13,7 +14,7 @@ from typing import Any, Generic, Self, TypeVar
 import xarray as xr
 
 from probbnn.diagnostics import diverged
-from probbnn.errors import OutputError
+from probbnn.errors import OutputError, writing_to
 from probbnn.experiments.loop import Failure
 from probbnn.experiments.method import MethodResult
 from probbnn.experiments.records import (
@@ -60,6 +61,7 @@ class ResultDirectory(Generic[_Record]):
 
     Raises:
         InputError: if another process is at work there.
+        OutputError: if it cannot be written.
     """
 
     def __init__(self, path: Path, record: _Record) -> None:
@@ -67,7 +69,16 @@ class ResultDirectory(Generic[_Record]):
         self._lock = Lock(path)
         self.record: _Record = record
         self._started = time.perf_counter() - (record.seconds or 0.0)
-        self.write()
+        try:
+            with writing_to(path):
+                self.write()
+        except OutputError:
+            # Nothing was begun, so nothing is left behind where nothing was before.
+            self._lock.release()
+            with contextlib.suppress(OSError):
+                (path / "lock").unlink(missing_ok=True)
+                path.rmdir()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -88,7 +99,8 @@ class ResultDirectory(Generic[_Record]):
                 raise
         finally:
             self._lock.release()
-            (self.path / "lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.path / "lock").unlink(missing_ok=True)
 
     def end(self, status: str) -> None:
         """Record how it ended, and after how long."""

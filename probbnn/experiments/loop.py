@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from probbnn.errors import InputError, OutputError, first_line, is_about_output
+from probbnn.errors import InputError, OutputError, first_line, writing_to
 from probbnn.experiments.method import MethodResult, Sampling, run_method
 from probbnn.experiments.setup import Setup
 from probbnn.inference.runner import DivergenceError
@@ -35,7 +36,13 @@ class Failure:
 
 
 class Keeper(Protocol):
-    """Where results go as they come."""
+    """Where results go as they come.
+
+    Attributes:
+        path: the directory.
+    """
+
+    path: Path
 
     def add(self, result: MethodResult) -> None:
         """Keep a method that finished."""
@@ -80,12 +87,13 @@ def run_methods(
         planned = setup.methods[name]
         log(f"{planned.run.label}: {planned}")
         try:
-            result = run_method(setup, seed, name, sampling)
-            keeper.add(result)
+            with writing_to(keeper.path):
+                result = run_method(setup, seed, name, sampling)
+                keeper.add(result)
             results.append(result)
+        except OutputError:
+            raise
         except Exception as error:
-            if is_about_output(error):
-                raise OutputError(f"nothing can be written any more ({error.strerror})") from error
             failure = Failure.of(error)
             failures[name] = failure.reason
             log(f"{name} failed: {failure.reason}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from probbnn.errors import InputError, first_line
+from probbnn.errors import InputError, first_line, writing_to
 from probbnn.experiments.customise import Request, asked_for
 from probbnn.experiments.directory import RunDirectory, data_of
 from probbnn.experiments.experiment import Experiment
@@ -167,7 +167,7 @@ def _run(
 ) -> RunResult:
     path, record = directory.path, directory.record
     sampling = replace(sampling, home=path / "methods", budget=record.budget)
-    with directory:
+    with writing_to(path), directory:
         results, failures = run_methods(
             setup, record.seed or 0, directory, sampling, names=names, log=log, check=check
         )

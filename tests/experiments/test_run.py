@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -179,6 +180,8 @@ def loop_setup(classes, **methods):
 
 class Kept:
     """Keeps results, and can fail."""
+
+    path = Path("nowhere")
 
     def __init__(self, broken=()):
         self.results, self.failures, self._broken = [], {}, broken
