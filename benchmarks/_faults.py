@@ -1184,7 +1184,7 @@ FAULTS |= {
         "probbnn/inference/checkpoint.py",
         "                self._manager.delete(bad)\n",
         "                pass\n",
-        f"{_RESUME} -k checkpoint",
+        "tests/inference/test_checkpoint.py",
     ),
     "all checkpoints kept": Fault(
         "probbnn/inference/checkpoint.py",
