@@ -1390,7 +1390,7 @@ FAULTS |= {
         "probbnn/report/verdicts.py",
         "        if entry.is_sampler\n",
         "",
-        "tests/report",
+        "tests/report/test_page.py -k 'diverged or side_by_side'",
     ),
     "a diverged method without a verdict": Fault(
         "probbnn/report/verdicts.py",
