@@ -1185,7 +1185,7 @@ FAULTS |= {
         "probbnn/inference/checkpoint.py",
         "                self._manager.delete(bad)\n",
         "                pass\n",
-        f"{_RESUME} -k checkpoint",
+        "tests/inference/test_checkpoint.py",
     ),
     "all checkpoints kept": Fault(
         "probbnn/inference/checkpoint.py",
@@ -1391,7 +1391,7 @@ FAULTS |= {
         "probbnn/report/verdicts.py",
         "        if entry.is_sampler\n",
         "",
-        "tests/report",
+        "tests/report/test_page.py -k 'diverged or side_by_side'",
     ),
     "a diverged method without a verdict": Fault(
         "probbnn/report/verdicts.py",

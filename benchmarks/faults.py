@@ -92,7 +92,9 @@ def first_red_test(fault: Fault, cache: str) -> str | None:
             text=True,
             check=False,
         ).stdout
-    red = re.search(r"^FAILED (?:tests/)?(\S+?::.*?)(?: - .*)?$", printed, re.MULTILINE)
+    # Or the fixture of one.
+    line = r"^(?:FAILED|ERROR) (?:tests/)?(\S+?::.*?)(?: - .*)?$"
+    red = re.search(line, printed, re.MULTILINE)
     return red.group(1) if red else None
 
 

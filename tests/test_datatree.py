@@ -116,6 +116,16 @@ def test_the_weights_are_few_readable_and_always_the_same(tree, sampled):
     assert_array_equal(again, weights)
 
 
+def test_all_of_a_few_weights_are_there_from_the_first_of_each_leaf_to_the_last():
+    leaves = {"a": (2, 3, 2, 2), "b": (2, 3), "c": (2, 3, 2)}
+    positions = {k: np.random.default_rng(0).normal(size=shape) for k, shape in leaves.items()}
+    weights = pb.to_datatree(pb.Draws(positions, "by hand"))["posterior"]["weight"]
+    names = ["a[0,0]", "a[0,1]", "a[1,0]", "a[1,1]", "b", "c[0]", "c[1]"]
+    assert list(weights["parameter"].values) == names
+    flat = [positions[k].reshape(2, 3, -1) for k in leaves]
+    assert_array_equal(weights, np.concatenate(flat, axis=-1))
+
+
 def test_large_data_and_networks_stay_small():
     positions = {"a/b": {"w": np.zeros((2, 3, 50, 40), np.float32)}, "c": np.ones((2, 3))}
     steps = np.arange(1, 5_001, 5)

@@ -93,6 +93,7 @@ def test_a_file_is_the_old_one_until_the_new_one_is_whole(tmp_path):
     with pytest.raises(OSError, match="the disk is full"):
         write_until_the_disk_is_full()
     assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
     with written_atomically(path) as beside:
         beside.write_text("new")
         assert path.read_text() == "old"

@@ -12,6 +12,8 @@ import probbnn as pb
 from probbnn.data import sources
 from probbnn.data.sources import DeviceArrays, arrays_of
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def stream_of(rng_key, data_size, batch_size, num_steps):
     """Indices and masks, each ``(step, b)``: the data are their own indices."""

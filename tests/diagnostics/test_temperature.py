@@ -12,6 +12,8 @@ import probbnn as pb
 from probbnn.diagnostics import TemperatureMeters
 from probbnn.metrics import Interval
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 N, B = 1000, 10
 
 

@@ -67,3 +67,20 @@ def test_a_state_of_other_shapes_is_no_state(saved):
     other = {**blank(None), "position": jnp.zeros((2, 2))}
     (note,) = saved.newest(lambda record: other).notes
     assert "is float32(2, 3), not float32(2, 2)" in note
+
+
+def test_a_damaged_checkpoint_is_told_once_and_makes_room(saved, monkeypatch, tmp_path):
+    assert saved.save(STATE, {"note": "later"}) is saved.wait() is None
+    restore = orbax.checkpoint.CheckpointManager.restore
+
+    def damaged(self, step, *args, **kwargs):
+        if step == 1:
+            raise ValueError("half of it is missing")
+        return restore(self, step, *args, **kwargs)
+
+    monkeypatch.setattr(orbax.checkpoint.CheckpointManager, "restore", damaged)
+    found = saved.newest(blank)
+    assert found.record == {"note": "here"}
+    assert found.notes == ["checkpoint 1 cannot be read (half of it is missing)"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["0"]
+    assert saved.newest(blank).notes == []

@@ -9,7 +9,17 @@ from rich.console import Console
 
 from probbnn.errors import InputError
 from probbnn.metrics import Interval
-from probbnn.report.table import NONE, Markdown, Table, escaped, interval, number, setting, value_of
+from probbnn.report.table import (
+    NONE,
+    Markdown,
+    Table,
+    escaped,
+    interval,
+    number,
+    percent,
+    setting,
+    value_of,
+)
 
 
 def printed(table, width=80):
@@ -55,6 +65,10 @@ def test_what_is_no_number_is_a_dash(missing):
     assert number(missing) == NONE
     assert interval(Interval(missing or np.nan, 0.0, 1.0), ".2f") == NONE
     assert interval(None, ".2f") == value_of(None, ".2f") == NONE
+
+
+def test_shares_are_percentages():
+    assert (percent(0.125), percent(1.0), percent(None)) == ("12.5 %", "100.0 %", NONE)
 
 
 def test_a_bound_may_be_missing():

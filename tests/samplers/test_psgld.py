@@ -16,6 +16,8 @@ from probbnn.samplers import psgld
 from probbnn.samplers.noise import normal_like
 from probbnn.samplers.preconditioners import RMSPreconditioner
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 CLOSE = partial(assert_allclose, rtol=2e-5, atol=2e-6)
 START = {"a": jnp.array([0.5, -1.0, 2.0]), "b": jnp.array([[3.0], [0.1]])}
 

@@ -14,6 +14,8 @@ from probbnn.samplers import sghmc
 from probbnn.samplers.noise import normal_like
 from probbnn.samplers.preconditioners import RMSPreconditioner
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 START = {"a": jnp.array([0.5, -1.0, 2.0]), "b": jnp.array([[3.0], [0.1]])}
 EXACT = partial(assert_allclose, rtol=1e-12, atol=1e-14)
 
