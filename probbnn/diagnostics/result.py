@@ -9,9 +9,12 @@ from probbnn.files import plain
 __all__ = ["Convergence"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Convergence(Findings):
-    """What `diagnose` found, see `Findings`, and what it means."""
+    """What `diagnose` found, see `Findings`, and what it means; ``print`` it for all of it."""
+
+    def __repr__(self) -> str:
+        return f"Convergence({self.num_chains} chains of {self.num_draws} draws, {self.method})"
 
     @property
     def diagnostics(self) -> dict[str, Diagnostic]:

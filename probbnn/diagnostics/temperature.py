@@ -88,7 +88,7 @@ class TemperatureMeters:
     kinetic: Interval | None
     num_parameters: int
     tolerance: float = TOLERANCE
-    sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict)
+    sample_stats: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def is_hot(self) -> bool:

@@ -103,7 +103,7 @@ class Setup:
             likelihood=repr(self.target.likelihood),
             prior_scale=experiment.prior_scale
             if experiment.prior is None
-            else repr(experiment.prior),
+            else repr(self.target.prior),
             batch_size=experiment.batch_size,
             methods={name: planned.run for name, planned in self.methods.items()},
             predictive=experiment.predictive,

@@ -1,16 +1,24 @@
 """Intervals as a table for people and as a dict for JSON."""
 
+import html
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from probbnn.metrics.bootstrap import Interval
 
-__all__ = ["BRACKETS", "Intervals", "table"]
+__all__ = ["BRACKETS", "Intervals", "Printed", "table"]
 
 BRACKETS = "[95 % interval]"
 
 
-class Intervals:
+class Printed:
+    """What a notebook shows as it is printed."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+
+class Intervals(Printed):
     """A frozen dataclass whose fields are intervals, or intervals by name; None is undefined."""
 
     _title: ClassVar[str]

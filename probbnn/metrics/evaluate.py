@@ -10,7 +10,7 @@ import numpy.typing as npt
 from probbnn.errors import InputError
 from probbnn.metrics._inputs import HasProbs, check_labels, check_probs, probs_of, top_label
 from probbnn.metrics._resamples import RankedRows
-from probbnn.metrics._tables import BRACKETS, table
+from probbnn.metrics._tables import BRACKETS, Printed, table
 from probbnn.metrics.bootstrap import Interval, bootstrap_rows, means
 from probbnn.metrics.calibration import brier_rows, nll_rows
 from probbnn.metrics.selective import TENTHS, AccuracyVsConfidence, accuracy_vs_confidence_of
@@ -19,7 +19,7 @@ __all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True, repr=False)
-class Evaluation:
+class Evaluation(Printed):
     """Metrics of a predictive on labelled data, with 95 % bootstrap intervals.
 
     ``print`` it for a table. ``nll``, ``brier``, ``ece`` and ``ece_equal_mass`` are None unless

@@ -369,19 +369,18 @@ class LogDensity(Posterior):
             InputError: if that is none of them.
         """
         values = as_parameters(values)
-        has_parts = bool(self._prior_start or self._likelihood_start)
-        if not (has_parts and isinstance(values, Mapping) and "network" in values):
-            network = self._sampled(values)
-            if not has_parts:
-                return network
-            expected = jax.tree.leaves(self.split(self.shapes).network)
-            lead = np.shape(jax.tree.leaves(network)[0])[: -expected[0].ndim or None]
-            own = jax.tree.map(
-                lambda leaf: jnp.broadcast_to(leaf, (*lead, *jnp.shape(leaf))),
-                {**self._prior_start, **self._likelihood_start},
-            )
-            values = {"network": network, **own}
-        return jax.tree.map(_widened, values)
+        own_start = {**self._prior_start, **self._likelihood_start}
+        if own_start and isinstance(values, Mapping) and "network" in values:
+            return jax.tree.map(_widened, values)
+        network = self._sampled(values)
+        if not own_start:
+            return jax.tree.map(_widened, network)
+        expected = jax.tree.leaves(self.split(self.shapes).network)
+        lead = np.shape(jax.tree.leaves(network)[0])[: -expected[0].ndim or None]
+        own = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (*lead, *jnp.shape(leaf))), own_start
+        )
+        return jax.tree.map(_widened, {"network": network, **own})
 
     def _sampled(self, values: Any) -> Any:
         try:

@@ -152,6 +152,7 @@ def test_everything_that_a_notebook_shows_is_short(target, sampled, classes, reg
         "likelihood": regression.likelihood,
         "prior": pb.LogDensity(pb.LeNet300100(), pb.load("digits")[0]),
     }
+    assert "balanced_accuracy" in shown["evaluation"]._repr_html_()  # as it is printed
     for name, value in shown.items():
         text = repr(value)
         assert len(text.splitlines()) <= 10, name

@@ -352,7 +352,7 @@ def test_a_checkpoint_in_any_form_is_the_start_of_every_chain(target, form, tmp_
     draws = sample(target, num_chains=2, initial_positions=given, step_size=1e-20)
 
     def check(kept, leaf):
-        assert kept.dtype == np.float32
+        assert kept.dtype == jnp.result_type(float)
         np.testing.assert_allclose(kept[:, -1], np.stack([leaf, leaf]), atol=1e-6)
 
     jax.tree.map(check, draws.positions, parameters)

@@ -266,6 +266,10 @@ def test_predictives_of_values_are_evaluated_and_have_quantiles(made, name):
     assert 0 <= found.coverage_90.value <= 1
     assert (predictive.quantile(0.05) <= predictive.quantile(0.95)).all()
     assert predictive.quantile(0.5).shape == predictive.mean.shape
+    if isinstance(predictive, pb.SampledPredictive):
+        # Each draw has noise of its own: the replicates are as wide as the moments say.
+        replicates = predictive.replicates.reshape(-1, *predictive.mean.shape).astype(float)
+        assert_allclose(np.median(replicates.std(axis=0) / predictive.std), 1, rtol=0.1)
     by_output = {
         f"{metric}[{k}]"
         for metric in ("rmse", "crps", "coverage_50", "coverage_90")
