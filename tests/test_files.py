@@ -1,6 +1,7 @@
 """Files and directories of results: claimed by one process, and written whole or not at all."""
 
 import os
+import secrets
 import stat
 
 import pytest
@@ -72,3 +73,13 @@ def test_a_link_to_a_folder_is_no_folder(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "real")
     with pytest.raises(InputError, match="is a symbolic link"):
         make_folder(tmp_path / "link")
+
+
+def test_a_name_that_was_foretold_is_not_followed(tmp_path, monkeypatch):
+    outside = tmp_path / "precious"
+    outside.write_text("mine")
+    monkeypatch.setattr(secrets, "token_hex", lambda length: "foretold")
+    (tmp_path / ".foretold.part").symlink_to(outside)
+    with pytest.raises(FileExistsError):
+        write_json(tmp_path / "a.json", {})
+    assert outside.read_text() == "mine"
