@@ -546,10 +546,10 @@ class Worker:
         if not select.select([process.stdout], [], [], _TIMEOUT)[0]:
             process.kill()
             process.wait()
-            return {"status": "hang", "lines": 0, "said": ""}
+            return {"status": "hang", "lines": 0, "said": []}
         answer = process.stdout.readline()
         if not answer:
-            return {"status": f"crash ({process.wait()})", "lines": 0, "said": ""}
+            return {"status": f"crash ({process.wait()})", "lines": 0, "said": []}
         return json.loads(answer)
 
 
@@ -689,6 +689,7 @@ def attempt(worker: Worker, case: Case) -> dict[str, Any]:
         "kind": case.kind,
         "given": ascii(case.given)[1:-1],
         **found,
+        "said": [line.replace(str(folder), "DIR") for line in found["said"]],
         "left": left[:5],
         "red": red,
     }
@@ -710,7 +711,7 @@ def _in_shell(folder: Path, line: str) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"status": "hang", "lines": 0, "said": ""}
+        return {"status": "hang", "lines": 0, "said": []}
     finally:
         (folder / "probbnn").unlink()
     said = process.stderr.splitlines()

@@ -3,6 +3,7 @@
 import os
 import secrets
 import stat
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +20,8 @@ def test_one_directory_has_one_owner(tmp_path):
     # Another process may make the directory, or claim an empty one, at the same moment.
     (tmp_path / "empty").mkdir()
     claim(tmp_path / "empty")
-    before = os.listdir
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "listdir", lambda path: [] if "empty" in str(path) else before(path))
+        patch.setattr(Path, "iterdir", lambda path: iter([]))
         with pytest.raises(InputError, match="claimed by another run"):
             claim(tmp_path / "empty")
 
