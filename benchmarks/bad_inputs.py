@@ -464,7 +464,11 @@ def _generated_idx(number: int) -> Iterator[Case]:
             for each in names:
                 (manual / each).write_bytes(content if each == name else b"\x1f\x8b")
 
-        yield Case("IDX", f'pb.load("mnist", tmp)  # {name} is {content.hex():.40}', prepare)
+        yield Case(
+            "IDX",
+            f'pb.load("mnist", tmp, progress=False)  # {name} is {content.hex():.40}',
+            prepare,
+        )
 
 
 def _generated_command_lines(number: int) -> Iterator[Case]:
@@ -508,7 +512,6 @@ def _generated_calls(number: int) -> Iterator[Case]:
     names = [(call, name) for call, known in calls.items() for name in known]
     for (call, name), value in _examples(st.tuples(st.sampled_from(names), _anything()), number):
         literal = repr(value)
-        literal = literal.replace("nan", "float('nan')").replace("inf", "float('inf')")
         positional = call.startswith(("pb.predict", "pb.resume"))
         given = call.format(literal if positional else f"{name}={literal}")
         if "pb.load({})" in call and name != "name":
@@ -543,10 +546,10 @@ class Worker:
         if not select.select([process.stdout], [], [], _TIMEOUT)[0]:
             process.kill()
             process.wait()
-            return {"status": "hang", "lines": 0, "said": ""}
+            return {"status": "hang", "lines": 0, "said": []}
         answer = process.stdout.readline()
         if not answer:
-            return {"status": f"crash ({process.wait()})", "lines": 0, "said": ""}
+            return {"status": f"crash ({process.wait()})", "lines": 0, "said": []}
         return json.loads(answer)
 
 
@@ -648,6 +651,8 @@ def _namespace(pb: Any) -> dict[str, Any]:
         "target": target,
         "draws": draws,
         "init": init,
+        "nan": float("nan"),
+        "inf": float("inf"),
         "density": density,
         "mine": mine,
         "sampled": sampled,
@@ -684,6 +689,7 @@ def attempt(worker: Worker, case: Case) -> dict[str, Any]:
         "kind": case.kind,
         "given": ascii(case.given)[1:-1],
         **found,
+        "said": [line.replace(str(folder), "DIR") for line in found["said"]],
         "left": left[:5],
         "red": red,
     }
@@ -705,7 +711,7 @@ def _in_shell(folder: Path, line: str) -> dict[str, Any]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {"status": "hang", "lines": 0, "said": ""}
+        return {"status": "hang", "lines": 0, "said": []}
     finally:
         (folder / "probbnn").unlink()
     said = process.stderr.splitlines()

@@ -65,12 +65,14 @@ def expanded(path: str | os.PathLike[str]) -> Path:
     """The path with ``~`` as the home directory that it stands for.
 
     Raises:
-        InputError: if nobody knows that.
+        InputError: if nobody knows that, or it is no path.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise InputError(f"{path} is in no home directory that is known; write it out") from error
+    except TypeError as error:
+        raise InputError(f"{path!r:.80} is no path; give a string or a Path") from error
 
 
 def claim(directory: Path) -> Claim:

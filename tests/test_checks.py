@@ -92,6 +92,7 @@ def test_keys(key, message):
         ({"keep_positions": 0}, "keep_positions is 0; True or False"),
         ({"num_chains": 10**9}, "1,000,000,000 chains that keep 100 draws each take"),
         ({"rng_key": 0}, "rng_key is 0"),
+        ({"out": []}, "[] is no path; give a string or a Path"),
         ({"checkpoint_seconds": "60"}, "checkpoint_seconds is '60'"),
     ],
 )
@@ -102,7 +103,8 @@ def test_sample(target, tmp_path, settings, message):
         del settings["batch_size"]
     key, method = settings.pop("rng_key"), settings.pop("method")
     assert message in said(pb.sample, key, target, method, **settings)
-    if "num_chains" not in settings:  # of which those on disk take less memory
+    # What is on disk takes less memory, and there is one path.
+    if "num_chains" not in settings and settings["out"] is None:
         out = tmp_path / "out"
         assert message in said(pb.sample, key, target, method, **settings | {"out": out})
         assert not out.exists()

@@ -2,8 +2,10 @@
 
 import json
 import os
+import secrets
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -24,9 +26,8 @@ def test_one_directory_has_one_owner(tmp_path):
     # Another process may make the directory, or claim an empty one, at the same moment.
     (tmp_path / "empty").mkdir()
     claim(tmp_path / "empty")
-    before = os.listdir
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "listdir", lambda path: [] if "empty" in str(path) else before(path))
+        patch.setattr(Path, "iterdir", lambda path: iter([]))
         with pytest.raises(InputError, match="claimed by another run"):
             claim(tmp_path / "empty")
 
@@ -138,3 +139,13 @@ def test_what_is_written_is_json_that_any_reader_takes(tmp_path):
         "other": "<built-in function abs>",
     }
     assert plain(np.arange(3)) == [0, 1, 2]
+
+
+def test_a_name_that_was_foretold_is_not_followed(tmp_path, monkeypatch):
+    outside = tmp_path / "precious"
+    outside.write_text("mine")
+    monkeypatch.setattr(secrets, "token_hex", lambda length: "foretold")
+    (tmp_path / ".foretold.part").symlink_to(outside)
+    with pytest.raises(FileExistsError):
+        write_json(tmp_path / "a.json", {})
+    assert outside.read_text() == "mine"

@@ -55,6 +55,8 @@ def _data_root(data_dir: str | os.PathLike[str] | None, name: str) -> Path:
                 "TFDS_DATA_DIR to one that can, or to a new path"
             )
         inside = [folder for folder in (root, *root.glob("*.*.*")) if (folder / _INFO).exists()]
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(
             f"data directory {str(root)!r:.200} cannot be used ({_one_line(error)}); set "

@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from probbnn.checks import check_key, check_whole
+from probbnn.checks import check_key, check_number, check_whole
 from probbnn.diagnostics import ranks
 from probbnn.errors import InputError
 from probbnn.inference.draws import Draws
@@ -323,6 +323,7 @@ def measure_temperature(
             f"{draws.method} has no temperature: it is a point estimate, or a ready-made kernel "
             "that does not say (dataclasses.replace(draws, temperature=…) does)"
         )
+    check_number(tolerance=tolerance)
     if not 0 < tolerance < 1:
         raise InputError(f"tolerance is {tolerance}; it must be between 0 and 1, such as 0.1")
     check_key(rng_key)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from probbnn.errors import InputError, requires
+from probbnn.errors import InputError, first_line, requires
 from probbnn.files import check_regular
 from probbnn.machine import available_memory
 
@@ -44,8 +44,13 @@ def check_netcdf(path: Path) -> None:
     with requires("a report", extra="report"):
         import h5py
 
-    with h5py.File(path) as file:
-        declared = sum(_check_object(path, item) for item in _objects(path, file))
+    try:
+        with h5py.File(path) as file:
+            declared = sum(_check_object(path, item) for item in _objects(path, file))
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # h5py has one of many kinds for each kind of damage
+        raise OSError(first_line(error)) from error
     available, size = available_memory(), path.stat().st_size
     if declared > min(_MAX_RATIO * size, available or math.inf):
         raise _refused(

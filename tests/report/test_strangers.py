@@ -15,6 +15,7 @@ from probbnn.cli import main
 from probbnn.errors import InputError
 from probbnn.report import figures
 from probbnn.report.load import collect
+from probbnn.report.netcdf import check_netcdf
 from probbnn.report.page import write_report
 
 GROUP = "psgld/predictions_constant_data"
@@ -200,6 +201,19 @@ def test_json_that_nothing_can_write_down_again(copy, capsys, name, old, new, me
     assert old in text
     (directory / name).write_text(text.replace(old, new, 1))
     assert message in refused(directory, capsys)
+
+
+def test_damage_at_any_byte_is_told_apart_from_a_fault_of_ours(copy):
+    path = copy() / "draws.nc"
+    sound = path.read_bytes()
+    found = []
+    for place in range(100, 6_000, 150):
+        path.write_bytes(sound[:place] + b"\xff" * 8 + sound[place + 8 :])
+        try:
+            check_netcdf(path)
+        except (InputError, OSError) as error:
+            found.append(error)
+    assert len(found) > 5
 
 
 def test_a_preset_of_another_type(copy, capsys):
