@@ -6,7 +6,7 @@
    first import to the last file, checkpoints being written four times a second; each goes on from
    what it finds until it ends or is killed again. What came of it is compared, bit for bit, with a
    run that nobody killed: metrics and verdicts (``metrics.json``), and whatever is followed along
-   the chains (``draws.nc``). SIGINT and SIGTERM are sent likewise, five of each to each method.
+   the chains (``draws.nc``). SIGINT and SIGTERM are sent likewise, ten of each to each method.
 2. Runs into small file systems of ten sizes (tmpfs, where it may be mounted), into one that becomes
    read-only on the way, and into a directory that vanishes: exit code, number of lines, what is
    left, and whether the run goes on once there is room.
@@ -99,7 +99,7 @@ def survive(folder: Path, kills: int) -> dict[str, Any]:
         count: dict[str, Any] = {"kills": 0, "within a checkpoint": 0, "interrupts": 0, "runs": 0}
         count |= {"lost": 0, "different": 0, "wrong status": 0}
         signals = [signal.SIGKILL] * (kills // len(METHODS))
-        signals += [signal.SIGINT, signal.SIGTERM] * 5
+        signals += [signal.SIGINT, signal.SIGTERM] * 10
         rng.shuffle(signals)
         while signals:
             out = folder / f"{method}-{count['runs']}"
