@@ -1,7 +1,9 @@
 """What several test files share: tiny data, targets and draws, built once."""
 
+import gc
 import os
 import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +34,16 @@ def pytest_configure(config):
 def pytest_unconfigure(config):
     if _CACHE in config.stash:
         config.stash[_CACHE].cleanup()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Drops compiled programs before there are too many: Linux maps 65,530 pieces of memory."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
