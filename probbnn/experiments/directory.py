@@ -31,6 +31,7 @@ from probbnn.experiments.setup import Setup
 from probbnn.files import write_json, written_atomically
 from probbnn.inference.directory import Lock
 from probbnn.machine import environment
+from probbnn.netcdf import check_netcdf
 
 __all__ = ["ResultDirectory", "RunDirectory", "beginning", "data_of"]
 
@@ -236,5 +237,6 @@ def _read_tree(path: Path, metrics: MetricsRecord) -> xr.DataTree:
     """The trees of the methods that have metrics."""
     if not metrics.methods or not path.is_file():
         return xr.DataTree()
+    check_netcdf(path)
     with xr.open_datatree(path, engine="h5netcdf") as tree:
         return tree.load().copy()

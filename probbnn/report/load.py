@@ -19,7 +19,7 @@ from probbnn.experiments.records import (
     read,
 )
 from probbnn.files import expanded
-from probbnn.report.netcdf import check_netcdf
+from probbnn.netcdf import check_netcdf
 from probbnn.samplers.registry import LINES
 
 __all__ = ["Entry", "Run", "collect", "family_of"]

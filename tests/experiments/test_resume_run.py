@@ -7,6 +7,7 @@ import shutil
 import signal
 from dataclasses import replace
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -199,6 +200,17 @@ def test_one_process_at_a_time(experiment, whole, tmp_path):
     lock.release()
     result = pb.resume_run(whole, experiment, progress=False)
     assert result.methods == []
+
+
+def test_draws_that_reach_elsewhere_are_not_even_opened(experiment, whole, tmp_path):
+    """A stranger's run may be resumed; what its draws.nc refers to outside is none of it."""
+    out = shutil.copytree(whole, tmp_path / "out")
+    secret = tmp_path / "secret.nc"
+    xr.Dataset({"mine": ("x", np.ones(3))}).to_netcdf(secret, engine="h5netcdf")
+    with h5py.File(out / "draws.nc", "a") as file:
+        file["map/posterior/elsewhere"] = h5py.ExternalLink(str(secret), "/mine")
+    with pytest.raises(pb.InputError, match="draws.nc has a link at /map/posterior/elsewhere"):
+        pb.resume_run(out, experiment, progress=False)
 
 
 # A disk that takes no more

@@ -13,9 +13,9 @@ from pages import edit
 
 from probbnn.cli import main
 from probbnn.errors import InputError
+from probbnn.netcdf import check_netcdf
 from probbnn.report import figures
 from probbnn.report.load import collect
-from probbnn.report.netcdf import check_netcdf
 from probbnn.report.page import write_report
 
 GROUP = "psgld/predictions_constant_data"
