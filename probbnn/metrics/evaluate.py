@@ -7,6 +7,7 @@ from typing import Any, Protocol, overload
 import numpy as np
 import numpy.typing as npt
 
+from probbnn.arrays import unmasked
 from probbnn.errors import InputError
 from probbnn.metrics._inputs import HasProbs, check_labels, check_probs, probs_of, top_label
 from probbnn.metrics._resamples import RankedRows
@@ -173,8 +174,8 @@ def evaluate(probs: Any, labels: Any, *, num_resamples: int = 500, seed: int = 0
     if hasattr(probs, "evaluate"):
         return probs.evaluate(labels, num_resamples=num_resamples, seed=seed)
     classes = tuple(getattr(probs, "classes", ()))
-    probs = np.asarray(probs_of(probs))
-    labels = _encoded(np.asarray(labels), classes)
+    probs = unmasked(probs_of(probs), "probs")
+    labels = _encoded(unmasked(labels, "labels"), classes)
     num_examples, rows_each = len(probs) if probs.ndim else 0, 1
     if probs.ndim > 2:
         if labels.shape != probs.shape[:-1]:

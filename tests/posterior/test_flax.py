@@ -394,8 +394,11 @@ def with_entry(array, value):
     [
         (lambda: classifier(X, with_entry(Y, 4)), "label 4 at index 0 is out of range: .* 0 to 3"),
         (lambda: classifier(X, with_entry(Y, -1)), "label -1 at index 0 is out of range"),
-        (lambda: classifier(X, Y.astype(float)), "labels are float64 of shape .* needs integers"),
-        (lambda: classifier(X, Y[:, None]), r"labels are int64 of shape \(6, 1\)"),
+        (
+            lambda: classifier(X, Y.astype(float)),
+            r"labels are float\d\d of shape .* needs integers",
+        ),
+        (lambda: classifier(X, Y[:, None]), r"labels are int\d\d of shape \(6, 1\)"),
         (lambda: classifier(X, Y[:5]), r"shape \(6, 3\) and targets \(5,\); they need the same"),
         (lambda: classifier(X[:0], Y[:0]), "at least one"),
         (lambda: classifier(np.float32(1), Y), "the same number of examples"),

@@ -37,7 +37,8 @@ def run(tmp_path):
                     {
                         "inputs": (("example", "height", "width", "channel"), inputs),
                         "targets": ("example", np.array(targets)),
-                    }
+                    },
+                    coords={"example": 100 + np.arange(NUM_IMAGES)},
                 ),
             }
         )

@@ -1,7 +1,6 @@
 """The contract that all kernels keep: what they take, what they return, their keys and dtypes."""
 
 import inspect
-from contextlib import nullcontext
 from functools import cache, partial
 
 import blackjax as blackjax_library
@@ -10,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.errors import KeyReuseError
 from numpy.testing import assert_allclose
 from stationary import skewed
 
@@ -181,11 +179,10 @@ def test_the_key_is_the_only_randomness(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_key_is_used_twice_in_a_step(name):
-    """BlackJAX's SGHMC does it. When that fails here, it was mended: the docs can drop it."""
+    """By us. BlackJAX's SGHMC does it inside, with a key that JAX does not follow."""
     kernel = build(name)
     state = kernel.init(jnp.ones(2))
-    refused = pytest.raises(KeyReuseError) if name == "blackjax_sghmc" else nullcontext()
-    with jax.debug_key_reuse(True), refused:
+    with jax.debug_key_reuse(True):
         jax.jit(kernel.step)(jax.random.key(0), state, 1.5)
 
 
