@@ -6,7 +6,7 @@
    first import to the last file, checkpoints being written four times a second; each goes on from
    what it finds until it ends or is killed again. What came of it is compared, bit for bit, with a
    run that nobody killed: metrics and verdicts (``metrics.json``), and whatever is followed along
-   the chains (``draws.nc``). SIGINT and SIGTERM are sent likewise, ten of each to each method.
+   the chains (``draws.nc``). SIGINT and SIGTERM are sent likewise, five of each to each method.
 2. Runs into small file systems of ten sizes (tmpfs, where it may be mounted), into one that becomes
    read-only on the way, and into a directory that vanishes: exit code, number of lines, what is
    left, and whether the run goes on once there is room.
@@ -66,6 +66,18 @@ def start(method: str, out: Path) -> subprocess.Popen:
     )
 
 
+def wait_for(process: subprocess.Popen, home: Path, seconds: float, is_aimed: bool) -> bool:
+    """Whether the process is still there after so long, or when a checkpoint is being written."""
+    end = time.monotonic() + seconds
+    while process.poll() is None:
+        if is_aimed and list((home / "checkpoints").glob("*tmp*")):
+            return True
+        if time.monotonic() > end and not is_aimed:
+            return True
+        time.sleep(0.0005 if is_aimed else 0.01)
+    return False
+
+
 def differences(out: Path, wanted: Path) -> list[str]:
     """Where two runs are not the same, clocks apart."""
     import xarray as xr
@@ -98,34 +110,35 @@ def survive(folder: Path, kills: int) -> dict[str, Any]:
         seconds = time.monotonic() - started
         count: dict[str, Any] = {"kills": 0, "within a checkpoint": 0, "interrupts": 0, "runs": 0}
         count |= {"lost": 0, "different": 0, "wrong status": 0}
-        signals = [signal.SIGKILL] * (kills // len(METHODS))
-        signals += [signal.SIGINT, signal.SIGTERM] * 10
-        rng.shuffle(signals)
-        while signals:
+        # A third of the kills wait for a checkpoint that is being written.
+        plans = [(signal.SIGKILL, number % 3 == 0) for number in range(kills // len(METHODS))]
+        plans += [(number, False) for number in (signal.SIGINT, signal.SIGTERM) for _ in range(5)]
+        rng.shuffle(plans)
+        while plans:
             out = folder / f"{method}-{count['runs']}"
             count["runs"] += 1
             while True:
                 process = start(method, out)
-                try:
-                    # Later each time on average, so that runs come to their end.
-                    wait = rng.uniform(0.05, 1.2) * seconds if signals else _LIMIT
-                    _, error = process.communicate(timeout=wait)
-                except subprocess.TimeoutExpired:
-                    number = signals.pop()
+                number, is_aimed = plans[-1] if plans else (signal.SIGKILL, False)
+                # Later than it takes now and then, so that runs come to their end.
+                wait = rng.uniform(0.05, 1.2) * seconds if plans else _LIMIT
+                if wait_for(process, out / "methods" / method, wait, is_aimed):
+                    plans.pop()
+                    half = list((out / "methods" / method / "checkpoints").glob("*tmp*"))
+                    has_begun = (out / "run.json").exists()
                     process.send_signal(number)
+                    _, error = process.communicate(timeout=_LIMIT)
                     if number == signal.SIGKILL:
                         count["kills"] += 1
-                        checkpoints = out / "methods" / method / "checkpoints"
-                        half = list(checkpoints.glob("*orbax-checkpoint-tmp*"))
                         count["within a checkpoint"] += bool(half)
                     else:
                         count["interrupts"] += 1
-                    process.communicate(timeout=_LIMIT)
-                    ended = 0, -number, 128 + number
-                    # Before the library is there, a signal is Python's own affair.
-                    early = not (out / "run.json").exists()
-                    count["wrong status"] += process.returncode not in ended and not early
+                        # Before the library is there, a signal is Python's own affair.
+                        if has_begun and process.returncode not in (0, -number, 128 + number):
+                            count["wrong status"] += 1
+                            print(f"{method}, {number}: {process.returncode} {error}", flush=True)
                     continue
+                _, error = process.communicate(timeout=_LIMIT)
                 if process.returncode:
                     count["lost"] += 1
                     print(f"{method}, lost: {error}", flush=True)

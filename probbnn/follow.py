@@ -30,10 +30,8 @@ _NUM_EXAMPLES = 500
 
 _BOUNDARY = "boundary"
 
-# Draws per chain that are followed of a run of any length, powers of two: enough for a verdict, and
-# of predictions of many examples enough for their running score.
+# Draws per chain that are followed of a run of any length, a power of two: enough for a verdict.
 _CAPACITY = 512
-_HELD_OUT_CAPACITY = 64
 
 
 class Values(NamedTuple):
@@ -57,7 +55,6 @@ class _Look(NamedTuple):
 
     function: Callable[..., PyTree]
     arrays: tuple[Any, ...] = ()
-    capacity: int = _CAPACITY
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,8 +89,9 @@ class Follow:
         probes: Mapping[str, Any] | None = None,
         held_out: Any = None,
         num_boundary: int = 0,
+        num_held_out: int = _NUM_EXAMPLES,
     ) -> "Follow":
-        """What `probbnn.to_datatree` follows; see there.
+        """What `probbnn.to_datatree` follows; see there, and the attributes.
 
         Raises:
             InputError: if there are probes or held-out data and no network to evaluate there, or
@@ -111,7 +109,7 @@ class Follow:
             checked = {k: network.check_inputs(inputs) for k, inputs in (probes or {}).items()}
             if held_out is not None:
                 inputs, targets = arrays_of(held_out)
-                index = random_subset(num_examples(inputs), _NUM_EXAMPLES)
+                index = random_subset(num_examples(inputs), num_held_out)
                 inputs, targets = jax.tree.map(lambda leaf: leaf[index], (inputs, targets))
                 inputs = network.check_inputs(inputs)
                 predicted = inputs, network.check_targets(targets, inputs)
@@ -138,17 +136,15 @@ class Follow:
                 looks["probes"] = _Look(target.values, (self.probe_inputs,))
             if self.predicted is not None:
                 inputs, _ = self.predicted
-                looks["held-out values"] = _Look(target.values, (inputs,), _HELD_OUT_CAPACITY)
-                looks["held-out log likelihood"] = _Look(
-                    target.loglikelihoods, self.predicted, _HELD_OUT_CAPACITY
-                )
+                looks["held-out values"] = _Look(target.values, (inputs,))
+                looks["held-out log likelihood"] = _Look(target.loglikelihoods, self.predicted)
         return looks
 
     @property
     def collectors(self) -> dict[str, Thinned]:
         """What follows draws as they come, at evenly spaced ones: for `probbnn.sample`."""
         return {
-            name: Thinned(look.function, look.capacity, jax.tree.map(jnp.asarray, look.arrays))
+            name: Thinned(look.function, _CAPACITY, jax.tree.map(jnp.asarray, look.arrays))
             for name, look in self._looks.items()
         }
 

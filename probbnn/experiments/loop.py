@@ -94,8 +94,10 @@ def run_methods(
         except OutputError:
             raise
         except Exception as error:
+            check()  # it may be what a library made of an interruption
             failure = Failure.of(error)
             failures[name] = failure.reason
             log(f"{name} failed: {failure.reason}")
             keeper.add_failure(name, failure)
+    check()
     return results, failures

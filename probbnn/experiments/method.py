@@ -40,6 +40,8 @@ _NUM_TRAIN_CURVE = 10_000
 # at which the function is followed; those of the boundary are found among more candidates.
 _NUM_PROBES = 20
 _NUM_CANDIDATES = 100
+# Test examples of which each draw's predictions are followed.
+_NUM_HELD_OUT = 100
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def watching_of(
     if setup.task.has_boundary:
         probes["boundary"] = _some(inputs, evenly_spaced(num_examples(inputs), _NUM_CANDIDATES))
     probes |= {label: _some(examples.inputs, first) for label, examples in setup.ood.items()}
-    follow = Follow.of(setup.target, probes, setup.test.data, _NUM_PROBES)
+    follow = Follow.of(setup.target, probes, setup.test.data, _NUM_PROBES, _NUM_HELD_OUT)
     settings: dict[str, Any] = {
         "follow": follow,
         "num_chains": planned.num_chains,

@@ -248,6 +248,19 @@ def test_draws_are_not_even_begun_where_they_do_not_fit(tmp_path, monkeypatch):
         xr.testing.assert_identical(found["a"].ds, tree["a"].ds)
 
 
+def test_what_draws_say_is_kept_to_four_digits_and_all_else_as_it_is(tmp_path):
+    values = np.random.default_rng(0).random((2, 9, 3, 5), np.float32)
+    values[0, 0, 0, :3] = [np.nan, np.inf, 0]
+    dims = ("chain", "draw", "probe", "class")
+    group = xr.Dataset({"probability": (dims, values), "weight": (dims[:3], values[..., 0])})
+    directory._write_tree(xr.DataTree.from_dict({"/a": group}), tmp_path / "draws.nc")
+    with xr.open_datatree(tmp_path / "draws.nc") as found:
+        np.testing.assert_array_equal(found["a/weight"], group["weight"])
+        np.testing.assert_allclose(found["a/probability"], values, rtol=2**-14)
+        assert not np.array_equal(found["a/probability"], values)
+        assert found["a/probability"].dtype == np.float32
+
+
 # Watching
 
 

@@ -1,6 +1,8 @@
 """`run`: a user's own experiment, the keys, and failures that do not stop the others."""
 
+import contextlib
 import json
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from probbnn.experiments import run as run_module
 from probbnn.experiments.presets import find_preset
 from probbnn.experiments.records import MetricsRecord, RunRecord, read
 from probbnn.experiments.setup import prepare
+from probbnn.inference.signals import interruptible
 from probbnn.report import figures
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -218,6 +221,21 @@ def test_whatever_a_method_raises_is_its_own_affair(classes):
     assert failures == {"sgld": "OSError: disk full"}
     assert not keeper.failures["sgld"].diverged
     assert "sgld failed: OSError: disk full" in lines
+
+
+def test_an_interruption_that_a_library_swallows_is_one_all_the_same(classes, monkeypatch):
+    """As XLA makes an error of its own of what a callback raises."""
+
+    def broken(*arguments, **rest):
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        raise RuntimeError("INTERNAL: CpuCallback error")
+
+    monkeypatch.setattr(loop, "run_method", broken)
+    keeper = Kept()
+    with interruptible() as check, pytest.raises(KeyboardInterrupt):
+        loop.run_methods(loop_setup(classes), 0, keeper, UNJUDGED, check=check)
+    assert keeper.failures == {}
 
 
 def test_a_failure_is_on_record(classification, tmp_path, monkeypatch):
