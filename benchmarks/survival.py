@@ -280,7 +280,10 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.child:
         method, out = arguments.child
-        child(method, Path(out))
+        try:
+            child(method, Path(out))
+        except KeyboardInterrupt:
+            sys.exit(130)  # as the command line does
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
