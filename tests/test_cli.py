@@ -85,7 +85,7 @@ def test_draws_open_in_arviz(finished_run):
         assert posterior.sizes["chain"] == 2
         probabilities = tree["sghmc/posterior_predictive"]["probability"]
         assert probabilities.dims == ("chain", "draw", "probe", "class")
-        np.testing.assert_allclose(probabilities.sum("class"), 1, atol=1e-5)
+        np.testing.assert_allclose(probabilities.sum("class"), 1, atol=2e-4)
         assert "noise[0]" in probabilities["probe"]
         measured = tree["sghmc/sample_stats"]["configurational_temperature"]
         assert np.isfinite(measured).all()  # 40 draws, of each of which it is measured

@@ -110,7 +110,9 @@ class _Flow:
         if equation.primitive.name != "scan":
             return self.through(inner, operands)
         # Twice: the second time a step takes what a step gave.
-        skipped, num_carry = equation.params["num_consts"], equation.params["num_carry"]
+        num_carry = len(inner.outvars) - _num_stacked(equation.outvars, inner.outvars)
+        num_scanned = _num_stacked(equation.invars, inner.invars)
+        skipped = len(inner.invars) - num_scanned - num_carry
         outputs = self.through(inner, operands)
         for k in range(num_carry):
             both = [operands[skipped + k], outputs[k]]
@@ -133,6 +135,15 @@ class _Flow:
             for later in new
         }
         return _Value(from_inputs, every, new)
+
+
+def _num_stacked(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many a scan takes or gives one of at each step, which have an axis more outside it.
+
+    What JAX itself says of that has other names from version to version.
+    """
+    pairs = zip(outside, inside, strict=True)
+    return sum(out.aval.ndim > of_step.aval.ndim for out, of_step in pairs)
 
 
 def _inner(equation: Any) -> Any:
