@@ -117,8 +117,8 @@ def test_stats_at_a_draw_are_of_its_position_and_of_the_step_that_led_there(targ
     draws = sample(target, "sghmc", num_warmup=3, step_size=lambda step: 1e-3 / (1 + step))
     for name in ("step_size", "kinetic_temperature"):
         assert_array_equal(draws.sample_stats[name], draws.trace[name][:, [3, 4, 5]])
-    assert_array_equal(
-        draws.sample_stats["step_size"][0], np.float32(1e-3) / np.arange(4, 7, dtype=np.float32)
+    np.testing.assert_allclose(
+        draws.sample_stats["step_size"][0], 1e-3 / np.arange(4, 7), rtol=1e-6
     )
 
 
@@ -396,6 +396,7 @@ def test_starting_positions_that_do_not_fit_are_refused(target, change, message)
         sample(target, num_chains=2, initial_positions=change(start))
 
 
+@pytest.mark.skipif(jax.config.jax_enable_x64, reason="float64 takes longer to run out of numbers")
 @pytest.mark.parametrize("name", ["sgld", "blackjax_sghmc"])
 def test_a_default_step_size_that_is_too_large_names_one_that_is_not(name):
     """A linear regression with noise .1: the default does not know how steep that is."""

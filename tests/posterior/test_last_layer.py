@@ -120,6 +120,8 @@ def found(target):
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_the_last_layer_is_the_one_whose_output_is_the_networks(module, inputs, last):
+    if jax.config.jax_enable_x64 and isinstance(module, Scanned | Recurrent):
+        pytest.skip("Flax carries float32 through a loop of float64")
     num_outputs = 7 if isinstance(module, TiedEmbedding) else 4
     assert found(pb.LogDensity(module, (inputs, LABELS % num_outputs))) == last
 
