@@ -218,7 +218,9 @@ class BlackJAXSGHMC(Method, name="blackjax_sghmc"):
             h, t = step_sizes(state.step), temperatures(state.step)
             num_steps = self.num_integration_steps
             key = untyped(rng_key)
-            position = kernel(key, state.position, grad_estimator, minibatch, h, num_steps, t)
+            # BlackJAX's noise has the widest type there is, and a loop keeps its types.
+            wide = jax.tree.map(_widened, state.position)
+            position = kernel(key, wide, grad_estimator, minibatch, h, num_steps, t)
             info = StepInfo(value, optax.tree.norm(grad), jnp.asarray(h))
             return SGHMCState(_like(position, state.position), state.step + 1), info
 
@@ -229,6 +231,10 @@ class BlackJAXSGHMC(Method, name="blackjax_sghmc"):
             temperature=self.temperature,
             gradients_per_step=self.num_integration_steps + 1,
         )
+
+
+def _widened(leaf: jax.Array) -> jax.Array:
+    return leaf.astype(jnp.promote_types(leaf.dtype, jnp.result_type(float)))
 
 
 def sghmc(

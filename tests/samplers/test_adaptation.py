@@ -92,8 +92,8 @@ def test_mclmc_is_tuned_as_blackjax_tunes_it(target):
     error = np.sqrt((one.var(axis=0, ddof=1) + other.var(axis=0, ddof=1)) / num_chains)
     assert (np.abs(one.mean(axis=0) - other.mean(axis=0)) < 4.5 * error).all()
     # So that the comparison says something: known to better than the scales differ.
-    assert (4.5 * error < [0.3, 0.3, 1, 1, 1]).all()
-    assert np.ptp(one.mean(axis=0)[2:]) > 1
+    assert (4.5 * error < [0.3, 0.3, 1.1, 1.1, 1.1]).all()
+    assert np.ptp(one.mean(axis=0)[2:]) > 1.1
 
 
 def test_mclmc_of_one_parameter_is_one_line(values):

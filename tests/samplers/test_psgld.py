@@ -325,7 +325,7 @@ def test_normals_are_the_inverse_cdf_of_one_threefry_stream(sizes):
     key, total = jax.random.key(3), sum(sizes)
     words = threefry_2x32(jax.random.key_data(key), jnp.arange(total + total % 2, dtype=jnp.uint32))
     exact = stats.norm.ppf(((np.asarray(words) >> 9) + 0.5) / 2**23)[:total]
-    leaves = normal_like(key, [jnp.zeros(size) for size in sizes])
+    leaves = normal_like(key, [jnp.zeros(size, jnp.float32) for size in sizes])
     assert_allclose(np.concatenate(leaves), exact, rtol=2e-4, atol=1e-6)
 
 
@@ -352,7 +352,7 @@ def test_normals_of_vmapped_keys_are_those_of_each_key():
 
 
 def test_normals_for_other_dtypes_and_keys_come_from_jax():
-    position = {"a": jnp.zeros(2000, jnp.bfloat16), "b": jnp.zeros(2000)}
+    position = {"a": jnp.zeros(2000, jnp.bfloat16), "b": jnp.zeros(2000, jnp.float32)}
     rbg = normal_like(jax.random.key(0, impl="rbg"), {"b": jnp.zeros(2000)})
     mixed = normal_like(jax.random.key(0), position)
     assert {name: x.dtype for name, x in mixed.items()} == {"a": jnp.bfloat16, "b": jnp.float32}
