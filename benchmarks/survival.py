@@ -1,6 +1,6 @@
 """What is left of runs that are killed, of disks that are full, and of bad input.
 
-    python benchmarks/survival.py [--kills 52]
+    python benchmarks/survival.py [--kills 52] [--only kills|disks|input]
 
 1. Runs of the digits with psgld, sghmc, nuts and mclmc get SIGKILL at random moments, from the
    first import to the last file, checkpoints being written four times a second; each goes on from
@@ -34,6 +34,7 @@ from _results import markdown_table, write
 
 METHODS = {"psgld": 4_000, "sghmc": 4_000, "nuts": 150, "mclmc": 4_000}
 _HERE = Path(__file__)
+_RESULTS = _HERE.parent / "results" / "survival.json"
 # Of one process that nobody kills.
 _LIMIT = 600
 
@@ -231,6 +232,8 @@ def shown(lines: list[str], folder: Path) -> str:
 def bad_input(folder: Path) -> list[dict[str, Any]]:
     """What is refused, and how."""
     done = folder / "psgld-whole"
+    if not done.exists():
+        start("psgld", done).communicate(timeout=_LIMIT)
     other = folder / "other"
     other.mkdir()
     (other / "notes.txt").write_text("mine")
@@ -276,6 +279,7 @@ def main() -> None:
     """Everything, and the page of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=52)
+    parser.add_argument("--only", choices=("kills", "disks", "input"))
     parser.add_argument("--child", nargs=2)
     arguments = parser.parse_args()
     if arguments.child:
@@ -285,24 +289,28 @@ def main() -> None:
         except KeyboardInterrupt:
             sys.exit(130)  # as the command line does
         return
+    content = {}
+    if arguments.only and _RESULTS.exists():
+        content = json.loads(_RESULTS.read_text(encoding="utf-8"))["parts"]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "cache")
         os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        counts = survive(folder, arguments.kills)
-        refused = bad_input(folder)
-        disks = small_disks(folder)
-    keys = list(next(iter(counts.values())))
-    tables = [
-        "# What is left of a run that is killed\n",
-        markdown_table(["method", *keys], [[m, *c.values()] for m, c in counts.items()]),
-        "\n## Full disks\n",
-        _table(disks),
-        "\n## What is refused\n",
-        _table(refused),
-    ]
-    content = {"kills": counts, "full disks": disks, "bad input": refused}
-    write("survival", "python benchmarks/survival.py", content, "\n".join(tables))
+        if arguments.only in (None, "kills"):
+            counts = survive(folder, arguments.kills)
+            content["kills"] = [{"method": m, **count} for m, count in counts.items()]
+        if arguments.only in (None, "disks"):
+            content["full disks"] = small_disks(folder)
+        if arguments.only in (None, "input"):
+            content["bad input"] = bad_input(folder)
+    titles = {
+        "kills": "What is left of a run that is killed",
+        "full disks": "Full disks",
+        "bad input": "What is refused",
+    }
+    tables = [f"## {titles[part]}\n\n{_table(content[part])}" for part in titles if part in content]
+    page = "\n\n".join(["# Survival", *tables])
+    write("survival", "python benchmarks/survival.py", {"parts": content}, page)
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

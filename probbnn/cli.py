@@ -63,6 +63,8 @@ def _main(argv: Sequence[str] | None) -> int:
 def _go_on(arguments: argparse.Namespace) -> str:
     """What there is to do after a command that broke off."""
     if arguments.command in (_run, _resume):
+        if arguments.out is None or not (arguments.out / "run.json").exists():
+            return "nothing had begun"
         return f"what there is is on record; go on with: probbnn resume {arguments.out}"
     return "what had finished is on record"
 

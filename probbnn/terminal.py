@@ -6,8 +6,10 @@ What a run prints is not what it is for. Where printing fails, the run goes on i
 import argparse
 import contextlib
 import io
+import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import IO, Any, NoReturn
@@ -29,9 +31,12 @@ class Parser(argparse.ArgumentParser):
 def unbreakable_output() -> Iterator[None]:
     """Within it, writing to standard output and standard error never raises.
 
-    A warning is one line; those for whoever maintains a program are none.
+    A warning is one line; those for whoever maintains a program are none. What goes wrong in a
+    thread of a library is said by whoever waits for it, and not by the thread.
     """
     _open_standard_files()
+    asyncio = logging.getLogger("asyncio")
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook, asyncio.disabled
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (_Unbreakable(stream) for stream in before)  # type: ignore[assignment]
     try:
@@ -39,11 +44,18 @@ def unbreakable_output() -> Iterator[None]:
             for kind in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
                 warnings.simplefilter("ignore", kind)
             warnings.showwarning = _show_warning  # type: ignore[assignment]
+            sys.excepthook = threading.excepthook = sys.unraisablehook = _say_nothing
+            asyncio.disabled = True
             yield
     finally:
+        sys.excepthook, threading.excepthook, sys.unraisablehook, asyncio.disabled = hooks
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+def _say_nothing(*arguments: object) -> None:
+    pass
 
 
 def _show_warning(message: Warning | str, *where: Any) -> None:

@@ -1,9 +1,11 @@
 """Printing stops nothing, whatever is at the other end."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
+import threading
 import warnings
 
 import pytest
@@ -63,6 +65,21 @@ def test_a_warning_is_one_line_and_one_for_maintainers_is_none(capsys):
         warnings.warn("a checkpoint\ncould not be written", stacklevel=1)
         warnings.warn("this will change", FutureWarning, stacklevel=1)
     assert capsys.readouterr().err == "probbnn: a checkpoint\\ncould not be written\n"
+
+
+def test_a_thread_that_breaks_is_not_heard_and_a_program_that_does_is(capsys):
+    def broken():
+        raise RuntimeError("Event loop is closed")
+
+    before = sys.excepthook, threading.excepthook, sys.unraisablehook
+    with unbreakable_output():
+        thread = threading.Thread(target=broken)
+        thread.start()
+        thread.join()
+        logging.getLogger("asyncio").error("Task exception was never retrieved")
+    assert capsys.readouterr().err == ""
+    assert (sys.excepthook, threading.excepthook, sys.unraisablehook) == before
+    assert not logging.getLogger("asyncio").disabled
 
 
 def test_a_pipe_that_closes():

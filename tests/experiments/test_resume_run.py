@@ -348,11 +348,17 @@ def test_numbers_with_units(whole, capsys, option, values):
     ],
 )
 def test_how_a_run_that_breaks_off_ends(tmp_path, capsys, monkeypatch, raised, status, said):
+    out = tmp_path / "out"
+
     def broken(*arguments, **options):
         raise raised
 
     monkeypatch.setattr(pb, "run", broken)
-    assert main(["run", "digits", "--out", str(tmp_path / "out")]) == status
+    assert main(["run", "digits", "--out", str(out)]) == status
+    assert capsys.readouterr().err.endswith("; nothing had begun\n")
+    out.mkdir()
+    (out / "run.json").touch()
+    assert main(["run", "digits", "--out", str(out)]) == status
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"probbnn: {said}")
     assert line.endswith(str(tmp_path / "out"))
